@@ -1,0 +1,40 @@
+"""The tokens of the textual form."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from trtc.ir.errors import ParseError, Source
+
+_TOKEN = re.compile(
+    r"(?P<skip>\s+|//[^\n]*)"
+    r'|(?P<string>"(?:[^"\\\n]|\\.)*")'
+    r"|(?P<number>-?(?:inf|nan)\b|-?\d+(?:\.(?!\.)\d*)?(?:e[+-]?\d+)?)"
+    r"|(?P<name>[%@][\w.]*\w)"
+    r"|(?P<word>[A-Za-z_]\w*(?:\.\w+)*)"
+    r"|(?P<mark>\.\.|[\[\](){}:,=+*-])"
+)
+
+
+@dataclass(frozen=True)
+class Token:
+    kind: str
+    text: str
+    source: Source
+
+
+def tokens(text: str, file: str) -> list[Token]:
+    """The tokens of a text, then one of kind "end"; a ``ParseError`` at a character that starts none."""
+    found: list[Token] = []
+    at = 0
+    while at < len(text):
+        match = _TOKEN.match(text, at)
+        if not match:
+            raise ParseError(f"unexpected character {text[at]!r}", source=Source(file, text, at, at + 1))
+        kind = match.lastgroup or ""
+        if kind != "skip":
+            found.append(Token(kind, match.group(), Source(file, text, at, match.end())))
+        at = match.end()
+    end = len(text.rstrip())
+    return [*found, Token("end", "end of text", Source(file, text, end, end + 1))]

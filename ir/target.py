@@ -1,0 +1,62 @@
+"""Targets: records of what a back end takes natively, what it replaces, and what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from trtc.ir.errors import IRError, nearest
+from trtc.ir.op import Op
+from trtc.ir.types import DType
+
+Condition: TypeAlias = Callable[[Any], "str | None"]
+"""Why an op is not native, as the end of "because ..."; None where it is."""
+
+
+def always(_: Op) -> str | None:
+    """The condition of an op that is native whatever its operands."""
+    return None
+
+
+@dataclass(frozen=True)
+class Target:
+    """One back end in one version.
+
+    Args:
+        name: as ``--target`` spells it.
+        version: of the product that runs the engine.
+        summary: one line of help.
+        native: for each kind of op that the back end can emit, the condition under which it does.
+        plugins: rewrite rules to the target's own ops, for ``rewrite-plugins``.
+        widened: element types that the target computes in a wider one: weights stay as stored, the rest widens.
+    """
+
+    name: str
+    version: str
+    summary: str
+    native: Mapping[type[Op], Condition]
+    plugins: tuple[Callable[..., Any], ...] = ()
+    widened: Mapping[DType, DType] = field(default_factory=dict[DType, DType])
+
+    def refuses(self, op: Op) -> str | None:
+        """Why the target does not take this op; None if it does."""
+        if type(op) not in self.native:
+            return f"{self} has no {op.name}"
+        return self.native[type(op)](op)
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.version}"
+
+
+TARGETS: dict[str, Callable[[str], Target]] = {}
+"""By name, what makes the record of a version (the newest known for an empty one)."""
+
+
+def target(text: str) -> Target:
+    """The target that ``name`` or ``name:version`` states."""
+    name, _, version = text.partition(":")
+    if name not in TARGETS:
+        known = nearest(name, TARGETS) or [f"help: one of {', '.join(TARGETS)}"]
+        raise IRError(f"unknown target `{name}`", *known)
+    return TARGETS[name](version)

@@ -1,0 +1,168 @@
+"""One form for what can be written in several."""
+
+from __future__ import annotations
+
+from trtc.ir.graph import Graph
+from trtc.ir.op import Value
+from trtc.ir.ops import Add, Broadcast, Cast, Concat, Constant, Div, Mul, Neg, Reshape, Slice, Sub, Transpose
+from trtc.passes.base import Pass
+from trtc.passes.rewrite import apply
+
+
+class Canonicalize(Pass, name="canonicalize"):
+    """Drop what changes nothing, and join what moves data twice: slices, concats, transposes, reshapes, casts."""
+
+    def run(self, graph: Graph) -> Graph:
+        return apply(graph, RULES, self.name)
+
+
+def slice_of_all(op: Slice) -> Value | None:
+    """slice(x, everything)  ->  x"""
+    return op.x if op.type == op.x.type else None
+
+
+def slice_of_slice(op: Slice) -> Value | None:
+    """slice(slice(x, a), b)  ->  slice(x, a + b)"""
+    match op.x:
+        case Slice(x, axis, start, _) if axis == op.axis:
+            return Slice(x, axis, start + op.start, op.size)
+        case _:
+            return None
+
+
+def slice_of_concat(op: Slice) -> Value | None:
+    """slice(concat(a, b), within a)  ->  slice(a);  over a border  ->  concat of slices"""
+    if not isinstance(op.x, Concat) or op.x.axis != op.axis:
+        return None
+    parts: list[Value] = []
+    start, stop, at = op.start, op.start + op.size, 0
+    for part in op.x.parts:
+        size = part.shape[op.axis]
+        if not isinstance(size, int):
+            return None
+        low, high = max(start, at) - at, min(stop, at + size) - at
+        if low < high:
+            parts.append(part if (low, high) == (0, size) else Slice(part, op.axis, low, high - low))
+        at += size
+    return parts[0] if len(parts) == 1 else Concat(tuple(parts), op.axis)
+
+
+def concat_of_one(op: Concat) -> Value | None:
+    """concat(x)  ->  x"""
+    return op.parts[0] if len(op.parts) == 1 else None
+
+
+def concat_of_concats(op: Concat) -> Value | None:
+    """concat(concat(a, b), c)  ->  concat(a, b, c)"""
+    flat: list[Value] = []
+    for part in op.parts:
+        flat += part.parts if isinstance(part, Concat) and part.axis == op.axis else [part]
+    return Concat(tuple(flat), op.axis) if len(flat) > len(op.parts) else None
+
+
+def concat_of_slices(op: Concat) -> Value | None:
+    """concat(x[:a], x[a:])  ->  x"""
+    joined: list[Value] = []
+    for part in op.parts:
+        match (joined[-1] if joined else None, part):
+            case (Slice(x, a, start, size), Slice(y, b, start2, size2)) if x is y and a == b == op.axis and start + size == start2:
+                joined[-1] = Slice(x, a, start, size + size2)
+            case _:
+                joined.append(part)
+    if len(joined) == len(op.parts):
+        return None
+    return joined[0] if len(joined) == 1 else Concat(tuple(joined), op.axis)
+
+
+def transpose_of_nothing(op: Transpose) -> Value | None:
+    """transpose(x, in order)  ->  x"""
+    return op.x if list(op.axes) == sorted(op.axes) else None
+
+
+def transpose_of_transpose(op: Transpose) -> Value | None:
+    """transpose(transpose(x))  ->  transpose(x) or x"""
+    match op.x:
+        case Transpose(x, inner):
+            return Transpose(x, tuple(inner[a] for a in op.axes))
+        case _:
+            return None
+
+
+def reshape_of_nothing(op: Reshape) -> Value | None:
+    """reshape(x, its own shape)  ->  x"""
+    return op.x if op.type == op.x.type else None
+
+
+def reshape_of_reshape(op: Reshape) -> Value | None:
+    """reshape(reshape(x))  ->  reshape(x)"""
+    return Reshape(op.x.x, op.sizes) if isinstance(op.x, Reshape) else None
+
+
+def broadcast_of_nothing(op: Broadcast) -> Value | None:
+    """broadcast(x, its own shape)  ->  x"""
+    return op.x if op.type == op.x.type else None
+
+
+def cast_of_nothing(op: Cast) -> Value | None:
+    """cast(x, its own dtype)  ->  x"""
+    return op.x if op.to == op.x.dtype else None
+
+
+EXACT = {("f16", "f32"), ("bf16", "f32"), ("f8e4m3", "f16"), ("f8e4m3", "bf16"), ("f8e4m3", "f32"), ("i8", "i32"), ("i8", "i64"), ("i32", "i64")}
+"""Casts that lose nothing."""
+
+
+def cast_of_cast(op: Cast) -> Value | None:
+    """cast(cast(x, wider), to)  ->  cast(x, to), where the first lost nothing"""
+    match op.x:
+        case Cast(x, to) if (x.dtype.name, to.name) in EXACT:
+            return Cast(x, op.to)
+        case _:
+            return None
+
+
+def times_one(op: Mul) -> Value | None:
+    """x * 1  ->  x"""
+    return _unchanged(op, op.a, op.b, 1) or _unchanged(op, op.b, op.a, 1)
+
+
+def over_one(op: Div) -> Value | None:
+    """x / 1  ->  x"""
+    return _unchanged(op, op.a, op.b, 1)
+
+
+def plus_zero(op: Add) -> Value | None:
+    """x + 0  ->  x"""
+    return _unchanged(op, op.a, op.b, 0) or _unchanged(op, op.b, op.a, 0)
+
+
+def minus_zero(op: Sub) -> Value | None:
+    """x - 0  ->  x"""
+    return _unchanged(op, op.a, op.b, 0)
+
+
+def _unchanged(op: Add | Sub | Mul | Div, x: Value, other: Value, neutral: float) -> Value | None:
+    same = isinstance(other, Constant) and set(other.values) == {neutral} and x.type == op.type
+    return x if same else None
+
+
+def sum_minus_part(op: Sub) -> Value | None:
+    """(a + b) - b  ->  a, of integers"""
+    match op:
+        case Sub(Add(a, b), c) if op.dtype.kind == "int" and (b is c or a is c):
+            kept = a if b is c else b
+            return kept if kept.type == op.type else None
+        case _:
+            return None
+
+
+def double_neg(op: Neg) -> Value | None:
+    """-(-x)  ->  x"""
+    return op.x.x if isinstance(op.x, Neg) else None
+
+
+RULES = (
+    slice_of_all, slice_of_slice, slice_of_concat, concat_of_one, concat_of_concats, concat_of_slices,
+    transpose_of_nothing, transpose_of_transpose, reshape_of_nothing, reshape_of_reshape, broadcast_of_nothing,
+    cast_of_nothing, cast_of_cast, times_one, over_one, plus_zero, minus_zero, sum_minus_part, double_neg,
+)   # fmt: skip

@@ -1,0 +1,49 @@
+"""What a target does not take, in ops that it does."""
+
+from __future__ import annotations
+
+from trtc.ir.errors import IRError
+from trtc.ir.graph import Graph
+from trtc.ir.op import Op, Result, Value, at
+from trtc.ir.ops import Constant, Input, Weight
+from trtc.ir.target import Target, target
+from trtc.passes.base import Pass
+from trtc.passes.widen import widen
+
+
+class Legalize(Pass, name="legalize"):
+    """Decompose every op that the target does not take, and refuse what cannot be decomposed.
+
+    Constant expressions are left alone: they are evaluated before the engine is built.
+
+    Options:
+        target: ``name`` or ``name:version``.
+    """
+
+    target: str
+
+    def run(self, graph: Graph) -> Graph:
+        to = target(self.target)
+        for narrow, wide in to.widened.items():
+            graph = widen(graph, narrow, wide)
+        while new := self._decomposed(graph, to):
+            graph = graph.replace(new)
+        return graph
+
+    def _decomposed(self, graph: Graph, to: Target) -> dict[Value, Value]:
+        new: dict[Value, Value] = {}
+        for op in graph.ops:
+            if isinstance(op, Input | Weight | Constant | Result) or graph.is_constant(op):
+                continue
+            if reason := to.refuses(op):
+                new.update(zip(op.results, _simpler(op, to, reason), strict=True))
+        return new
+
+
+def _simpler(op: Op, to: Target, reason: str) -> tuple[Value, ...]:
+    with at(op.loc, absolute=True):
+        parts = op.decompose()
+    if parts is None:
+        operands = [f"{k} : {v.type}" for k, v in op.operands.items()]
+        raise IRError(f"{to} cannot express {op.name} at {op.loc or '?'}: {reason}", *operands, source=op.source)
+    return parts if isinstance(parts, tuple) else (parts,)
