@@ -1,0 +1,107 @@
+"""Configs: a checkpoint's keys, checked, and what the generic decoder is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+from trtc.errors import TrtcError
+from trtc.ir.errors import nearest
+
+T = TypeVar("T", int, float, bool, str)
+_MISSING: Any = object()
+_KINDS: dict[type, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
+
+
+class Keys:
+    """The keys of a JSON object, read with their types; every error names the file and the key."""
+
+    def __init__(self, values: Mapping[str, Any], file: str, prefix: str = "") -> None:
+        self.values, self.file, self.prefix = values, file, prefix
+
+    def get(self, kind: type[T], key: str, *others: str, default: T | None = _MISSING) -> T:
+        """The value under the first of these keys that is there and not null."""
+        for name in (key, *others):
+            if (value := self.values.get(name)) is not None:
+                return self._checked(kind, name, value)
+        if default is _MISSING:
+            raise TrtcError(f"{self.file}: {self.prefix}{key} is missing", *nearest(key, self.values))
+        return cast("T", default)
+
+    def optional(self, kind: type[T], key: str) -> T | None:
+        return self.get(kind, key) if self.values.get(key) is not None else None
+
+    def positive(self, key: str, *others: str, default: int | None = _MISSING) -> int:
+        """A whole number >= 1."""
+        number = self.get(int, key, *others, default=default)
+        if number is not None and number < 1:
+            raise self.wrong(key, number, "at least 1")
+        return number
+
+    def choice(self, key: str, known: Mapping[str, Any] | tuple[str, ...], default: str = _MISSING) -> str:
+        """One of some words."""
+        word = self.get(str, key, default=default)
+        if word not in known:
+            raise self.wrong(key, word, f"one of {', '.join(known)}", *nearest(word, known))
+        return word
+
+    def section(self, *names: str) -> Keys | None:
+        """The object under the first of these keys that is there and not null."""
+        for name in names:
+            if (inner := self.values.get(name)) is not None:
+                if not isinstance(inner, Mapping):
+                    raise self.wrong(name, inner, "an object")
+                return Keys(cast("Mapping[str, Any]", inner), self.file, f"{self.prefix}{name}.")
+        return None
+
+    def wrong(self, key: str, value: object, want: str, *notes: str) -> TrtcError:
+        shown = f'"{value}"' if isinstance(value, str) else str(value)
+        return TrtcError(f"{self.file}: {self.prefix}{key} is {shown}, but must be {want}", *notes)
+
+    def _checked(self, kind: type[T], key: str, value: Any) -> T:
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            return cast("T", float(value))
+        if kind is int and isinstance(value, float) and value.is_integer():
+            return cast("T", int(value))
+        if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
+            raise self.wrong(key, value, _KINDS[kind])
+        return value
+
+
+@dataclass(frozen=True)
+class RopeConfig:
+    """Rotary positions: the base, how much of a head is turned, and the scaling for contexts beyond training.
+
+    Args:
+        kind: default, linear, dynamic, llama3 or yarn, as Hugging Face's ``rope_type``.
+        parameters: what the kind needs, under Hugging Face's names.
+        interleaved: pairs are neighbours (GPT-J order) instead of halves (GPT-NeoX order).
+    """
+
+    theta: float
+    dim: int
+    kind: str = "default"
+    parameters: Mapping[str, Any] | None = None
+    interleaved: bool = False
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """What the generic decoder is told; names as Hugging Face spells them."""
+
+    architecture: str
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    vocab_size: int
+    max_position_embeddings: int
+    norm_eps: float
+    rope: RopeConfig
+    hidden_act: str
+    attention_bias: bool
+    mlp_bias: bool
+    tie_word_embeddings: bool

@@ -1,0 +1,133 @@
+"""Angles of rotary positions: frequencies for every kind of context scaling."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trtc.errors import TrtcError
+from trtc.frontend.config import Keys, RopeConfig
+from trtc.ir.op import Value
+from trtc.ir.ops import Add, Cast, Constant, Cos, Gather, Iota, Maximum, Mul, Pow, Reshape, Sin, scalar
+from trtc.ir.types import DType, TensorType, f32
+
+Frequencies = npt.NDArray[np.float32]
+NEEDS: dict[str, tuple[str, ...]] = {
+    "default": (),
+    "linear": ("factor",),
+    "dynamic": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+    "yarn": ("factor",),
+}
+"""Each kind of scaling with the keys it cannot do without."""
+
+
+def read_rope(keys: Keys, dim: int, max_position: int, *, interleaved: bool = False) -> RopeConfig:
+    """The rotary part of a Hugging Face config: ``rope_theta`` with ``rope_scaling``, or ``rope_parameters``."""
+    section = keys.section("rope_parameters", "rope_scaling") or Keys({}, keys.file)
+    theta = section.get(float, "rope_theta", default=None) or keys.get(float, "rope_theta", default=10000.0)
+    if theta <= 0:
+        raise keys.wrong("rope_theta", theta, "positive")
+    kind = section.get(str, "rope_type", "type", default="default")
+    if kind not in NEEDS:
+        raise section.wrong("rope_type", kind, f"one of {', '.join(NEEDS)}")
+    for key in NEEDS[kind]:
+        if section.get(float, key) <= 0:
+            raise section.wrong(key, section.values[key], "positive")
+    parameters = {"original_max_position_embeddings": max_position, **section.values, "max_position": max_position}
+    if dim < 2 or dim % 2:
+        raise TrtcError(f"{keys.file}: heads turn {dim} elements, but rotary positions take an even number of them")
+    return RopeConfig(theta, dim, kind, parameters, interleaved)
+
+
+def inverse_frequencies(rope: RopeConfig) -> tuple[Frequencies, float]:
+    """Radians a position for each pair, float[dim / 2], and the factor of cos and sin."""
+    p: dict[str, Any] = dict(rope.parameters or {})
+    plain = (1 / np.float32(rope.theta) ** _exponents(rope.dim)).astype(np.float32)
+    if rope.kind == "linear":
+        return plain / np.float32(p["factor"]), 1.0
+    if rope.kind == "llama3":
+        return _llama3(plain, p), 1.0
+    if rope.kind == "yarn":
+        return _yarn(plain, rope, p)
+    return plain, 1.0
+
+
+def _exponents(dim: int) -> Frequencies:
+    return np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim)
+
+
+def _llama3(plain: Frequencies, p: dict[str, Any]) -> Frequencies:
+    """Long waves are stretched by ``factor``, short ones are kept, those between are blended. Llama 3.1."""
+    old, low, high = p["original_max_position_embeddings"], p["low_freq_factor"], p["high_freq_factor"]
+    wavelength = 2 * math.pi / plain
+    blend = (old / wavelength - low) / (high - low)
+    blended = (1 - blend) * plain / p["factor"] + blend * plain
+    stretched = np.where(wavelength > old / low, plain / p["factor"], plain)
+    between = (wavelength >= old / high) & (wavelength <= old / low)
+    return np.where(between, blended, stretched).astype(np.float32)
+
+
+def _yarn(plain: Frequencies, rope: RopeConfig, p: dict[str, Any]) -> tuple[Frequencies, float]:
+    """Interpolate slow pairs, keep fast ones, a ramp between. Peng et al., YaRN, 2023, arXiv:2309.00071."""
+    old, factor = p["original_max_position_embeddings"], p["factor"]
+
+    def pair_of(turns: float) -> float:
+        return rope.dim * math.log(old / (turns * 2 * math.pi)) / (2 * math.log(rope.theta))
+
+    low, high = pair_of(p.get("beta_fast") or 32), pair_of(p.get("beta_slow") or 1)
+    if p.get("truncate", True):
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, rope.dim - 1)
+    ramp = np.clip((np.arange(rope.dim // 2, dtype=np.float32) - low) / max(high - low, 0.001), 0, 1)
+    scaled = plain / factor * ramp + plain * (1 - ramp)
+    return scaled.astype(np.float32), _yarn_attention(factor, p)
+
+
+def _yarn_attention(factor: float, p: dict[str, Any]) -> float:
+    def mscale(m: float) -> float:
+        return 0.1 * m * math.log(factor) + 1 if factor > 1 else 1.0
+
+    if p.get("attention_factor") is not None:
+        return float(p["attention_factor"])
+    if p.get("mscale") and p.get("mscale_all_dim"):
+        return mscale(p["mscale"]) / mscale(p["mscale_all_dim"])
+    return mscale(1)
+
+
+def angles(rope: RopeConfig, positions: Value, totals: Value, capacity: int, dtype: DType) -> tuple[Value, Value]:
+    """cos and sin of each new token, float[B, S, dim / 2] of ``dtype``.
+
+    Args:
+        positions: i32[B, S].
+        totals: i32[B], tokens of each sequence, new ones included; dynamic scaling depends on it.
+        capacity: positions that the tables need.
+    """
+    p: dict[str, Any] = dict(rope.parameters or {})
+    if rope.kind == "dynamic" and capacity > p["max_position"]:
+        return _dynamic_angles(rope, positions, totals, p, dtype)
+    frequencies, factor = inverse_frequencies(rope)
+    pairs = rope.dim // 2
+    turn = Constant(tuple(map(float, frequencies)), TensorType(f32, (1, pairs)))
+    radians = Mul(Cast(Reshape(Iota(capacity), (capacity, 1)), f32), turn)
+    tables = (Mul(f(radians), scalar(factor, f32)) for f in (Cos, Sin))
+    cos, sin = (Gather(Cast(table, dtype), positions) for table in tables)
+    return cos, sin
+
+
+def _dynamic_angles(rope: RopeConfig, positions: Value, totals: Value, p: dict[str, Any], dtype: DType) -> tuple[Value, Value]:
+    """The base grows with the length once it exceeds what was trained: no table can hold the angles."""
+    batch, tokens = positions.shape
+    factor, trained = float(p["factor"]), float(p["max_position"])
+    length = Maximum(Cast(totals, f32), scalar(trained, f32))
+    growth = Add(Mul(length, scalar(factor / trained, f32)), scalar(1 - factor, f32))
+    base = Mul(Pow(growth, scalar(rope.dim / (rope.dim - 2), f32)), scalar(rope.theta, f32))
+    exponents = Constant(tuple(map(float, -_exponents(rope.dim))), TensorType(f32, (1, rope.dim // 2)))
+    turn = Reshape(Pow(Reshape(base, (batch, 1)), exponents), (batch, 1, rope.dim // 2))
+    radians = Mul(Reshape(Cast(positions, f32), (batch, tokens, 1)), turn)
+    return Cast(Cos(radians), dtype), Cast(Sin(radians), dtype)
+
+

@@ -1,0 +1,129 @@
+"""Tensors of safetensors files, mapped in place."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from trtc.errors import TrtcError
+from trtc.ir.errors import nearest
+from trtc.ir.op import Array
+from trtc.ir.types import DType, TensorType, bf16, bool_, f8e4m3, f16, f32, i8, i32, i64, u8
+
+DTYPES: dict[str, DType] = {
+    "F32": f32, "F16": f16, "BF16": bf16, "F8_E4M3": f8e4m3, "I8": i8, "U8": u8, "I32": i32, "I64": i64, "BOOL": bool_,
+}   # fmt: skip
+MAX_HEADER = 100 << 20   # bytes; the limit of the reference implementation
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where one tensor lies: bytes ``start..stop`` of a file."""
+
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+
+class SafetensorsSource(Mapping[str, Array]):
+    """The tensors of some safetensors files by key; reading one maps it, and copies nothing.
+
+    Args:
+        folder: what the files lie in.
+        files: their names.
+    """
+
+    def __init__(self, folder: Path, files: list[str]) -> None:
+        self.folder, self.files = folder, files
+        self.entries: dict[str, Entry] = {}
+        self._maps: dict[Path, mmap.mmap] = {}
+        for name in files:
+            self.entries.update(read_header(folder / name))
+
+    def type(self, key: str) -> TensorType:
+        """The type of a tensor; an error that names it where it is missing or of an element type we do not know."""
+        if key not in self.entries:
+            where = self.files[0] if len(self.files) == 1 else f"the {len(self.files)} files of {self.folder}"
+            raise TrtcError(f"tensor {key} is missing from {where}", *nearest(key, self.entries))
+        entry = self.entries[key]
+        if entry.dtype not in DTYPES:
+            raise TrtcError(f"{entry.file.name}: tensor {key} is {entry.dtype}, but must be one of {', '.join(DTYPES)}")
+        return TensorType(DTYPES[entry.dtype], entry.shape)
+
+    def __getitem__(self, key: str) -> Array:
+        kind, entry = self.type(key), self.entries[key]
+        flat = np.frombuffer(self._map(entry.file), kind.dtype.numpy, kind.numel(), entry.start)
+        return flat.reshape(entry.shape)
+
+    def release(self, key: str) -> None:
+        """Let the pages of a tensor leave memory; reading it again maps them again."""
+        entry = self.entries[key]
+        first = -(-entry.start // mmap.PAGESIZE) * mmap.PAGESIZE
+        if hasattr(mmap, "MADV_DONTNEED") and first < entry.stop:
+            self._map(entry.file).madvise(mmap.MADV_DONTNEED, first, entry.stop - first)
+
+    def _map(self, file: Path) -> mmap.mmap:
+        if file not in self._maps:
+            with file.open("rb") as handle:
+                self._maps[file] = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+        return self._maps[file]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+
+def read_header(file: Path) -> dict[str, Entry]:
+    """The entries of one file, checked against its length."""
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as handle:
+            length = struct.unpack("<Q", handle.read(8).ljust(8, b"\0"))[0]
+            header = handle.read(length) if length <= min(size - 8, MAX_HEADER) else b""
+    except OSError as error:
+        raise TrtcError(f"{file} cannot be read: {error.strerror}") from None
+    if not header:
+        raise TrtcError(
+            f"{file.name} has {size} bytes, but its header alone asks for {length}",
+            "help: the file is cut short or is no safetensors file; fetch it again",
+        )
+    try:
+        entries = cast("dict[str, Any]", json.loads(header))
+        parsed = {k: _entry(file, 8 + length, v) for k, v in entries.items() if k != "__metadata__"}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise TrtcError(f"{file.name} has a header that is not that of a safetensors file: {error}") from None
+    for key, entry in parsed.items():
+        _check(file, key, entry, size)
+    return parsed
+
+
+def _entry(file: Path, data: int, fields: dict[str, Any]) -> Entry:
+    start, stop = fields["data_offsets"]
+    shape = tuple(fields["shape"])
+    if not all(isinstance(n, int) and n >= 0 for n in (*shape, start, stop)):
+        raise ValueError("shapes and offsets must be whole numbers")
+    return Entry(file, str(fields["dtype"]), shape, data + start, data + stop)
+
+
+def _check(file: Path, key: str, entry: Entry, size: int) -> None:
+    if entry.stop > size or entry.start > entry.stop:
+        raise TrtcError(
+            f"{file.name} has {size} bytes, but tensor {key} ends at byte {entry.stop}",
+            "help: the file is cut short; fetch it again",
+        )
+    if entry.dtype in DTYPES:
+        want = TensorType(DTYPES[entry.dtype], entry.shape).nbytes()
+        if want != entry.stop - entry.start:
+            have = entry.stop - entry.start
+            raise TrtcError(f"{file.name}: tensor {key} has {have} bytes, but its shape and dtype ask for {want}")
