@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -34,19 +34,7 @@ class Graph:
     @cached_property
     def ops(self) -> tuple[Op, ...]:
         """Every op that an output needs, operands first; inputs lead."""
-        order: dict[Value, None] = dict.fromkeys(self.inputs)
-        stack: list[tuple[Value, bool]] = [(v, False) for v in reversed(list(self.outputs.values()))]
-        while stack:
-            value, ready = stack.pop()
-            if value in order:
-                continue
-            assert isinstance(value, Op)
-            if ready:
-                order[value] = None
-            else:
-                stack.append((value, True))
-                stack.extend((v, False) for v in reversed(list(value.operands.values())))
-        return tuple(op for op in order if isinstance(op, Op))
+        return ordered(self.outputs.values(), self.inputs)
 
     @cached_property
     def users(self) -> Mapping[Value, tuple[Op, ...]]:
@@ -112,20 +100,8 @@ class Graph:
 
     def steps(self, tensors: Mapping[str, Array]) -> Iterator[tuple[Value, Array]]:
         """Each value with its array, in order: what ``evaluate`` goes through."""
-        values: dict[Value, Array] = {}
-        several: dict[Value, tuple[Array, ...]] = {}
-        sizes = solve((i.shape, np.shape(tensors[i.key])) for i in self.inputs)
-        for op in self.ops:
-            if isinstance(op, Input | Weight):
-                values[op] = tensors[op.key]
-            elif isinstance(op, Result):
-                values[op] = several[op.of][op.index]
-            else:
-                with binding(sizes), np.errstate(all="ignore"):
-                    result: Any = op.evaluate(*op.arguments(values))
-                several[op] = result if isinstance(result, tuple) else (result,)
-                values[op] = several[op][0]
-            yield op, values[op]
+        with binding(solve((i.shape, np.shape(tensors[i.key])) for i in self.inputs)):
+            yield from run(self.ops, {op: tensors[op.key] for op in self.ops if isinstance(op, Input | Weight)})
 
     def __str__(self) -> str:
         from trtc.ir.text import print_graph
@@ -139,6 +115,38 @@ class Graph:
         return isinstance(other, Graph) and print_graph(self, canonical=True) == print_graph(other, canonical=True)
 
     __hash__ = object.__hash__
+
+
+def ordered(outputs: Iterable[Value], first: Iterable[Value] = ()) -> tuple[Op, ...]:
+    """Every op that the outputs need, operands first; ``first`` leads, and what it is made of is left out."""
+    order: dict[Value, None] = dict.fromkeys(first)
+    stack: list[tuple[Value, bool]] = [(v, False) for v in reversed(list(outputs))]
+    while stack:
+        value, ready = stack.pop()
+        if value in order:
+            continue
+        assert isinstance(value, Op)
+        if ready:
+            order[value] = None
+        else:
+            stack.append((value, True))
+            stack.extend((v, False) for v in reversed(list(value.operands.values())))
+    return tuple(op for op in order if isinstance(op, Op))
+
+
+def run(ops: Iterable[Op], known: Mapping[Value, Array]) -> Iterator[tuple[Value, Array]]:
+    """Each op with its array, in order, ``known`` ones as they are; sizes must be bound."""
+    values = dict(known)
+    several: dict[Value, tuple[Array, ...]] = {}
+    for op in ops:
+        if isinstance(op, Result) and op not in values:
+            values[op] = several[op.of][op.index]
+        elif op not in values:
+            with np.errstate(all="ignore"):
+                result: Any = op.evaluate(*op.arguments(values))
+            several[op] = result if isinstance(result, tuple) else (result,)
+            values[op] = several[op][0]
+        yield op, values[op]
 
 
 class _Rebuilder:

@@ -87,6 +87,21 @@ def _fields(cls: type) -> Iterator[Field]:
         yield Field(f.name, hint, default, single or optional or variadic, optional, variadic)
 
 
+def _evaluate_decomposed(op: Op, *arrays: Any) -> Any:
+    """The meaning of an op that does not say it itself: what its decomposition gives."""
+    from trtc.ir.graph import ordered, run
+
+    parts = op.decompose()
+    if parts is None:
+        raise NotImplementedError(f"{type(op).__name__} does not say what it means")
+    outputs = parts if isinstance(parts, tuple) else (parts,)
+    flat = [a for array in arrays if array is not None for a in (array if isinstance(array, tuple) else (array,))]
+    values = dict(zip(op.operands.values(), flat, strict=True))
+    values.update(run(ordered(outputs, values), values))
+    found = tuple(values[v] for v in outputs)
+    return found if len(op.types) > 1 else found[0]
+
+
 @dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(field,))
 @dataclass(frozen=True, eq=False, repr=False)
 class Op(Value):
@@ -94,14 +109,14 @@ class Op(Value):
 
     A subclass states its operands (fields annotated ``Value``, ``Value | None`` or ``tuple[Value, ...]``), its
     attributes (all other fields), ``infer`` (the result's type, or an ``IRError``) and ``evaluate`` (its meaning on
-    NumPy arrays: one argument an operand field, in order). Types are inferred on construction, so an ill-typed op
+    NumPy arrays: one argument an operand field, in order; left out, it is what the decomposition means). Types are inferred on construction, so an ill-typed op
     cannot exist. An op with several results infers a tuple of types; ``op.results`` are its values, the op itself
     being the first. ``decompose`` states the same meaning in simpler ops; a primitive has none.
     """
 
     name: ClassVar[str] = ""
     fields: ClassVar[tuple[Field, ...]] = ()
-    evaluate: ClassVar[Callable[..., Any]]
+    evaluate: ClassVar[Callable[..., Any]] = _evaluate_decomposed
     loc: str = field(default_factory=_path.get, kw_only=True)
     source: Source | None = field(default=None, kw_only=True)
 

@@ -29,6 +29,7 @@ class Target:
         summary: one line of help.
         native: for each kind of op that the back end can emit, the condition under which it does.
         plugins: rewrite rules to the target's own ops, for ``rewrite-plugins``.
+        fixed: sizes that the target takes as numbers only; ``specialize`` gives them their greatest value first.
         widened: element types that the target computes in a wider one: weights stay as stored, the rest widens.
     """
 
@@ -37,6 +38,7 @@ class Target:
     summary: str
     native: Mapping[type[Op], Condition]
     plugins: tuple[Callable[..., Any], ...] = ()
+    fixed: tuple[str, ...] = ()
     widened: Mapping[DType, DType] = field(default_factory=dict[DType, DType])
 
     def refuses(self, op: Op) -> str | None:

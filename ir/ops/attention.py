@@ -93,14 +93,14 @@ class Attention(Op, name="attention"):
         scores = Mul(scores, scalar(self.scale, self.q.dtype))
         if self.softcap:
             scores = soft_cap(scores, self.softcap)
-        visible = self._visible()
+        visible = self.visible()
         if visible:
             scores = Where(visible, scores, scalar(-np.inf, scores.dtype))
         weights = Reshape(Softmax(scores, 3), (batch, kv_heads, heads // kv_heads, tokens, keys))
         y = MatMul(weights, Reshape(self.v, (batch, kv_heads, 1, keys, out)))
         return Reshape(y, (batch, heads, tokens, out))
 
-    def _visible(self) -> Value | None:
+    def visible(self) -> Value | None:
         """bool, broadcasts to [B, Hq, S, T]: which keys each token sees; None for all."""
         batch, _, tokens, _ = self.q.shape
         keys = self.k.shape[2]

@@ -1,0 +1,95 @@
+"""Kernels of ONNX Runtime that ONNX has no op for, as ops of the IR."""
+
+from __future__ import annotations
+
+from trtc.ir.op import Op, Value, require
+from trtc.ir.ops import Add, Attention, Gather, Iota, KVCacheUpdate, Reshape, RMSNorm, Rope, SizeOf, Slice, Sub, Transpose
+from trtc.ir.types import TensorType
+
+
+class GroupQueryAttention(Op, name="onnxruntime.group_query_attention"):
+    """Rope, cache update and causal attention in one kernel, whose cost follows the length and not the capacity.
+
+    Token s of a sequence stands at position ``length - S + s``; its key and value are written there.
+
+    Operands:
+        qkv: float[B, S, (Hq + 2 * Hkv) * D], the heads of q, then of k, then of v.
+        key_cache, value_cache: float[B, Hkv, M, D], updated in place where both results alias them.
+        lengths: i32[B], keys of each sequence, new tokens included.
+        cos, sin: float[P, R/2], by position; none for no rotation.
+    Attributes:
+        heads, kv_heads: Hq and Hkv.
+        scale, window, softcap: as of attention.
+        interleaved: as of rope.
+    Result:
+        float[B, S, Hq * D], then the two caches.
+    """
+
+    qkv: Value
+    key_cache: Value
+    value_cache: Value
+    lengths: Value
+    cos: Value | None = None
+    sin: Value | None = None
+    heads: int = 1
+    kv_heads: int = 1
+    scale: float = 1.0
+    window: int = 0
+    softcap: float = 0.0
+    interleaved: bool = False
+
+    def infer(self) -> tuple[TensorType, TensorType, TensorType]:
+        batch, kv_heads, _, size = self.key_cache.shape
+        require(kv_heads == self.kv_heads, f"key_cache has {kv_heads} heads, but kv_heads is {self.kv_heads}")
+        _, tokens, _ = self.qkv.shape
+        assert isinstance(size, int)
+        want = self.qkv.dtype[batch, tokens, (self.heads + 2 * self.kv_heads) * size]
+        require(self.qkv.type == want, f"qkv is {self.qkv.type}, but must be {want}")
+        return self.qkv.dtype[batch, tokens, self.heads * size], self.key_cache.type, self.value_cache.type
+
+    def decompose(self) -> tuple[Value, ...]:
+        batch, tokens, _ = self.qkv.shape
+        size = self.key_cache.shape[3]
+        assert isinstance(size, int)
+
+        def part(first: int, count: int) -> Value:
+            columns = Slice(self.qkv, 2, first * size, count * size)
+            return Transpose(Reshape(columns, (batch, tokens, count, size)), (0, 2, 1, 3))
+
+        q, k = part(0, self.heads), part(self.heads, self.kv_heads)
+        v = part(self.heads + self.kv_heads, self.kv_heads)
+        start = Sub(self.lengths, SizeOf(self.qkv, 1))
+        if self.cos and self.sin:
+            positions = Add(Reshape(start, (batch, 1)), Iota(tokens))
+            cos, sin = Gather(self.cos, positions), Gather(self.sin, positions)
+            q, k = (Rope(x, cos, sin, interleaved=self.interleaved) for x in (q, k))
+        keys, values = KVCacheUpdate(self.key_cache, k, start), KVCacheUpdate(self.value_cache, v, start)
+        y = Attention(q, keys, values, self.lengths, scale=self.scale, window=self.window, softcap=self.softcap)
+        return Reshape(Transpose(y, (0, 2, 1, 3)), (batch, tokens, self.heads * size)), keys, values
+
+
+class SkipRMSNorm(Op, name="onnxruntime.skip_rms_norm"):
+    """``rms_norm(x + skip)``, and the sum.
+
+    Operands:
+        x, skip: float[B, S, H].
+        weight: float[H].
+    Attributes:
+        eps: as of rms_norm.
+    Result:
+        The norm, then ``x + skip``, both of x's type.
+    """
+
+    x: Value
+    skip: Value
+    weight: Value
+    eps: float = 1e-5
+
+    def infer(self) -> tuple[TensorType, TensorType]:
+        require(self.x.type == self.skip.type, f"x is {self.x.type}, but skip is {self.skip.type}")
+        require(self.x.type.rank == 3, f"x has rank {self.x.type.rank}, but must have rank 3")
+        return RMSNorm(self.x, self.weight, eps=self.eps).type, self.x.type
+
+    def decompose(self) -> tuple[Value, ...]:
+        joint = Add(self.x, self.skip)
+        return RMSNorm(joint, self.weight, eps=self.eps), joint
