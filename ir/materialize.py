@@ -91,3 +91,8 @@ def stream(
         while waiting:
             first, future = waiting.popleft()
             yield first, future.result()
+
+
+def weights_of(value: Value) -> list[str]:
+    """The keys of the weights that a constant expression reads."""
+    return [op.key for op in Graph("", (), {"": value}, {}).ops if isinstance(op, Weight)]

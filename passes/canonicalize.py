@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from trtc.ir.graph import Graph
 from trtc.ir.op import Value
-from trtc.ir.ops import Add, Broadcast, Cast, Concat, Constant, Div, Mul, Neg, Reshape, Slice, Sub, Transpose
+from trtc.ir.ops import (
+    Add, Broadcast, Cast, Concat, Constant, Div, Mul, Neg, Reshape, SizeOf, Slice, Sub, Transpose, scalar,
+)   # fmt: skip
 from trtc.passes.base import Pass
 from trtc.passes.rewrite import apply
 
@@ -161,8 +163,20 @@ def double_neg(op: Neg) -> Value | None:
     return op.x.x if isinstance(op.x, Neg) else None
 
 
+def size_of_known(op: SizeOf, graph: Graph) -> Value | None:
+    """size_of(x)  ->  the number, or size_of(the first input that has this size): one op for all that ask"""
+    size = op.x.shape[op.axis]
+    if isinstance(size, int):
+        return scalar(size, op.dtype)
+    for source in graph.inputs:
+        if size in source.shape:
+            axis = source.shape.index(size)
+            return None if (op.x, op.axis) == (source, axis) else SizeOf(source, axis)
+    return None
+
+
 RULES = (
     slice_of_all, slice_of_slice, slice_of_concat, concat_of_one, concat_of_concats, concat_of_slices,
     transpose_of_nothing, transpose_of_transpose, reshape_of_nothing, reshape_of_reshape, broadcast_of_nothing,
-    cast_of_nothing, cast_of_cast, times_one, over_one, plus_zero, minus_zero, sum_minus_part, double_neg,
+    cast_of_nothing, cast_of_cast, times_one, over_one, plus_zero, minus_zero, sum_minus_part, double_neg, size_of_known,
 )   # fmt: skip

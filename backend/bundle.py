@@ -1,0 +1,136 @@
+"""Writing engine bundles: a folder that is there whole, or not at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, TypeAlias
+
+from trtc.errors import TrtcError
+from trtc.ir.graph import Graph
+from trtc.ir.types import Size, TensorType
+
+FORMAT, VERSION = "trtc-engine", 1
+Progress: TypeAlias = Callable[[str, int, int], None]
+"""Told of a phase, what is done of it and what there is to do (bytes for "weights")."""
+
+
+def silent(phase: str, done: int, total: int) -> None:
+    """The progress that nobody looks at."""
+
+
+class HashingFile:
+    """A file under construction that hashes what passes."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.bytes, self._sha = file, 0, hashlib.sha256()
+
+    def write(self, data: bytes | memoryview) -> int:
+        self.file.write(data)
+        self._sha.update(data)
+        self.bytes += len(data)
+        return len(data)
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        return {"sha256": self._sha.hexdigest(), "bytes": self.bytes}
+
+
+class BundleWriter:
+    """A bundle under construction, in a folder of its own beside the one it will become.
+
+    Args:
+        folder: where the files are written now.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files: dict[str, dict[str, Any]] = {}
+
+    @contextmanager
+    def open(self, name: str) -> Generator[HashingFile]:
+        """A new file of the bundle, by its name there."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            hashing = HashingFile(file)
+            yield hashing
+        self.files[name] = hashing.entry
+
+    def add(self, name: str, source: Path | None = None) -> None:
+        """A file that lies in the folder already, or a copy of another."""
+        with (source or self.folder / name).open("rb") as file:
+            if source:
+                with self.open(name) as copy:
+                    shutil.copyfileobj(file, copy, 1 << 20)   # type: ignore[arg-type]
+            else:
+                sha = hashlib.sha256()
+                while chunk := file.read(1 << 20):
+                    sha.update(chunk)
+                self.files[name] = {"sha256": sha.hexdigest(), "bytes": file.tell()}
+
+    def finish(self, engine: Mapping[str, Any]) -> None:
+        """Write engine.json, which makes the folder a bundle."""
+        document = {"format": FORMAT, "version": VERSION, **engine, "files": self.files}
+        (self.folder / "engine.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def bundle(out: Path, needed: int) -> Generator[BundleWriter]:
+    """A writer whose folder becomes ``out`` when all went well, and vanishes when not.
+
+    Args:
+        needed: bytes the bundle will take at least; refused before anything is written if the disk has less.
+    Errors:
+        TrtcError: ``out`` holds something else than an engine, or the disk is full.
+    """
+    if out.exists() and not (out / "engine.json").is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise TrtcError(f"{out} exists and is no engine", "help: remove it, or give another folder to -o")
+    parent = out.absolute().parent
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(parent).free
+        if free < needed:
+            raise no_space(out, needed, free)
+        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=parent))
+        folder.chmod(0o755)
+    except OSError as error:
+        raise TrtcError(f"{out} cannot be written: {error.strerror}") from None
+    try:
+        yield BundleWriter(folder)
+        shutil.rmtree(out, ignore_errors=True)
+        os.replace(folder, out)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise no_space(out, needed, shutil.disk_usage(parent).free) from None
+        raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def no_space(out: Path, needed: int, free: int) -> TrtcError:
+    note = "help: free some space, or give a folder on another disk to -o"
+    return TrtcError(f"{out} needs {needed / 1e6:,.1f} MB, but its disk has {free / 1e6:,.1f} MB free", note)
+
+
+def signature(graph: Graph) -> dict[str, list[dict[str, Any]]]:
+    """The inputs and outputs of a graph, as engine.json lists them; an output that updates an input is ``NAME.next``."""
+    def tensor(name: str, of: TensorType) -> dict[str, Any]:
+        return {"name": name, "dtype": of.dtype.name, "shape": [_printed(s) for s in of.shape]}
+
+    outputs = [
+        tensor(f"{name}.next", v.type) | {"alias": name} if name in graph.aliases else tensor(name, v.type)
+        for name, v in graph.outputs.items()
+    ]
+    return {"inputs": [tensor(i.key, i.type) for i in graph.inputs], "outputs": outputs}
+
+
+def _printed(size: Size) -> int | str:
+    return size if isinstance(size, int) else str(size)

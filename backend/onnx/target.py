@@ -1,0 +1,44 @@
+"""The target `onnx`: what ONNX Runtime runs on a CPU."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+from trtc.backend.onnx import ops
+from trtc.backend.onnx.plugins import RULES
+from trtc.ir import ops as ir
+from trtc.ir.op import Op
+from trtc.ir.target import TARGETS, Condition, Target, always
+from trtc.ir.types import bf16, f16, f32
+
+OLDEST = "1.24"   # the first ONNX Runtime that runs opset 24
+
+
+def _dtype(op: Op) -> str | None:
+    return None if op.dtype == f32 or not op.dtype.is_float else f"it has no {op.dtype} kernel of {op.name}"
+
+
+PLAIN: tuple[type[Op], ...] = (
+    ir.Add, ir.Sub, ir.Mul, ir.Div, ir.Pow, ir.Maximum, ir.Minimum, ir.Less, ir.LessEqual, ir.And, ir.Where,
+    ir.Neg, ir.Exp, ir.Sqrt, ir.Reciprocal, ir.Tanh, ir.Sigmoid, ir.Erf, ir.Cos, ir.Sin, ir.ReLU, ir.SiLU, ir.GELU,
+    ir.ReduceSum, ir.ReduceMean, ir.ReduceMax, ir.Softmax, ir.MatMul, ir.Linear,
+    ir.RMSNorm, ir.LayerNorm, ir.Rope, ops.GroupQueryAttention, ops.SkipRMSNorm,
+)   # fmt: skip
+MOVES: tuple[type[Op], ...] = (
+    ir.Cast, ir.Reshape, ir.Broadcast, ir.Transpose, ir.Slice, ir.Concat, ir.Gather, ir.Embedding, ir.Iota,
+    ir.SizeOf, ir.KVCacheUpdate,
+)   # fmt: skip
+NATIVE: dict[type[Op], Condition] = dict.fromkeys(PLAIN, _dtype) | dict.fromkeys(MOVES, always)
+
+
+def onnx(wanted: str) -> Target:
+    """ONNX Runtime, the installed version where none is stated."""
+    try:
+        found = wanted or version("onnxruntime")
+    except PackageNotFoundError:
+        found = OLDEST
+    summary = "ONNX for ONNX Runtime on a CPU, with its contrib kernels; f16 and bf16 weights, f32 arithmetic"
+    return Target("onnx", found, summary, NATIVE, RULES, widened={f16: f32, bf16: f32})
+
+
+TARGETS["onnx"] = onnx

@@ -1,0 +1,106 @@
+"""TensorRT's error lines, as errors of ours that name the op.
+
+TensorRT does not raise: a rejected layer or setting is a line on its error recorder, and the build may go on to make a
+wrong engine. So every call is followed by ``check``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from trtc.errors import TrtcError
+from trtc.ir.op import Op
+
+DRIVER = "CUDA driver version is insufficient"   # said after each error where there is no GPU; no error by itself
+PRODUCT = "TensorRT-RTX"
+
+_LINE = re.compile(r"Error Code \d+: (?P<kind>[\w ]+?) \((?P<what>.*)\)$", re.DOTALL)
+_PLACE = re.compile(r"\.?\s+In \w+ at \S+$")                                     # where in their source
+_CONDITION = re.compile(r"^Parameter check failed, condition: (?P<condition>.*?)\. (?P<what>\S.*)$", re.DOTALL)
+
+
+class BuildError(TrtcError):
+    """TensorRT refuses a layer, a setting or the network."""
+
+
+class Diagnostics:
+    """What TensorRT has complained of since the last check.
+
+    Args:
+        trt: its Python module.
+    """
+
+    def __init__(self, trt: Any) -> None:
+        self.lines: list[str] = []
+        self.owners: dict[str, Op] = {}   # of each layer, the op that it was made for
+        self.recorder = _recorder(trt, self.lines)
+
+    def check(self, op: Op | None = None) -> None:
+        """Raise what has been complained of.
+
+        Args:
+            op: what was being emitted; found by the layer's name in the complaint where not given.
+        Errors:
+            BuildError: it names the op's kind and place, what TensorRT says, and the operands.
+        """
+        said = [readable(line) for line in self.lines if DRIVER not in line]
+        if said:
+            guilty = op or self._owner(said[0])
+            self.lines.clear()
+            raise refusal(guilty, *said)
+        self.lines.clear()
+
+    def _owner(self, line: str) -> Op | None:
+        """The op whose layer a line names; the longest name wins, as others may be part of it."""
+        named = [layer for layer in self.owners if re.search(rf"(?<![\w.]){re.escape(layer)}(?![\w./#])", line)]
+        return self.owners[max(named, key=len)] if named else None
+
+
+def refusal(op: Op | None, *said: str) -> BuildError:
+    """The error that TensorRT says this of an op, or of the network."""
+    where = f"{op.name} at {op.loc or '?'}" if op else "the network"
+    operands: Mapping[str, Any] = op.operands if op else {}
+    notes = [*(f"{name} : {value.type}" for name, value in operands.items()), *dict.fromkeys(said[1:])]
+    return BuildError(f"{PRODUCT} refuses {where}: {said[0]}", *notes)
+
+
+def readable(line: str) -> str:
+    """What a line says, without the places in TensorRT's own source.
+
+    >>> readable("ILayer::setName: Error Code 3: API Usage Error (The name is in use. In f at /_src/network.cpp:3117)")
+    'The name is in use'
+    """
+    if match := _LINE.search(line):
+        line = _PLACE.sub("", match["what"])
+        if match := _CONDITION.match(line):
+            line = match["what"]
+    return " ".join(line.split())
+
+
+def _recorder(trt: Any, lines: list[str]) -> Any:
+    class Recorder(trt.IErrorRecorder):
+        def __init__(self) -> None:
+            trt.IErrorRecorder.__init__(self)
+
+        def report_error(self, code: Any, description: str) -> bool:
+            lines.append(description)
+            return True
+
+        def num_errors(self) -> int:
+            return len(lines)
+
+        def get_error_code(self, index: int) -> Any:
+            return trt.ErrorCodeTRT.UNSPECIFIED_ERROR
+
+        def get_error_desc(self, index: int) -> str:
+            return lines[index]
+
+        def has_overflowed(self) -> bool:
+            return False
+
+        def clear(self) -> None:
+            lines.clear()
+
+    return Recorder()

@@ -1,0 +1,27 @@
+"""Values made of sizes. (Inputs and constants are declared before any op is lowered.)"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from trtc.backend.tensorrt.lower.registry import lower
+from trtc.ir.ops import Iota, SizeOf
+from trtc.ir.types import i32
+
+if TYPE_CHECKING:
+    from trtc.backend.tensorrt.emit import Emitter
+
+
+@lower(Iota)
+def iota(op: Iota, emit: Emitter) -> Any:
+    first, step = emit.number(0, i32, 0), emit.number(1, i32, 1)
+    inputs = {0: emit.shapes.tensor((op.size,)), 1: first, 2: step}
+    return emit.add("fill", (0,), emit.trt.FillOperation.LINSPACE, emit.trt.int32, inputs=inputs)
+
+
+@lower(SizeOf)
+def size_of(op: SizeOf, emit: Emitter) -> Any:
+    size = op.x.shape[op.axis]
+    if isinstance(size, int):
+        return emit.number(size, i32, 0)
+    return emit.add("shuffle", emit.add("cast", emit.shapes.size(size), emit.trt.int32), reshape_dims=())
