@@ -76,6 +76,10 @@ class BundleWriter:
                     sha.update(chunk)
                 self.files[name] = {"sha256": sha.hexdigest(), "bytes": file.tell()}
 
+    def add_text(self, name: str, text: str) -> None:
+        with self.open(name) as file:
+            file.write(text.encode())
+
     def finish(self, engine: Mapping[str, Any]) -> None:
         """Write engine.json, which makes the folder a bundle."""
         document = {"format": FORMAT, "version": VERSION, **engine, "files": self.files}

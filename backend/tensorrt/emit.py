@@ -35,7 +35,8 @@ class Emitter:
         self.tensors: dict[Value, Any] = {}
         self.arrays: dict[str, Array] = {}   # of every constant layer by name: TensorRT reads them until it has built
         self.shapes = Shapes(self)
-        self.op: Op | None = None            # the one under way
+        self.op: Op | None = None            # the one under way,
+        self.place = ""                      # and the name of its layer
         self._taken: Counter[str] = Counter()
 
     def inputs(self) -> None:
@@ -52,46 +53,52 @@ class Emitter:
 
     def stored(self, stored: Stored, array: Array) -> None:
         """Declare a constant that the plan stores."""
-        self.op = self.graph.users[stored.value][0] if stored.value in self.graph.users else None
-        self.tensors[stored.value] = self.constant(array, stored.name)
+        readers = self.graph.users[stored.value]
+        self.op, self.place = readers[0] if readers else None, stored.name
+        self.tensors[stored.value] = self.constant(array)
 
     def body(self) -> None:
         """Lower every op that is no leaf and no constant, operands first."""
         for op in self.graph.ops:
             if isinstance(op, Input) or self.graph.is_constant(op):
                 continue
-            self.op = op
+            self.op, self.place = op, f"{op.loc}/{op.name}" if op.loc else op.name
             self.tensors[op] = tensor = LOWERINGS[type(op)](op, self)
+            got, want = (tensor.dtype, len(tensor.shape)), (dtype_of(self.trt, op.dtype), op.type.rank)
             self.diagnostics.check(op)
-            got = (tensor.dtype, len(tensor.shape))
-            assert got == (dtype_of(self.trt, op.dtype), op.type.rank), f"{op.name} at {op.loc} is {op.type}, lowered to {got}"
+            assert got == want, f"{op.name} at {op.loc} is {op.type}, but was lowered to {got}"
 
     def outputs(self) -> dict[str, str]:
         """Mark the graph's outputs; the name of each in the network, where an input's name is not free."""
         names = {key: f"{key}.next" if key in self.graph.aliases else key for key in self.graph.outputs}
         marked: set[Value] = set()
         for key, value in self.graph.outputs.items():
-            self.op = cast("Op", value)
-            tensor = self.tensors[value]
+            self.op, self.place = cast("Op", value), key
+            tensor = self[value]
             if isinstance(value, Input) or value in marked or self.graph.is_constant(value):
-                tensor = self.add("identity", tensor)
+                tensor = self.add("identity", tensor, part="copy")
             marked.add(value)
             tensor.name = names[key]
             self.network.mark_output(tensor)
             self.diagnostics.check(self.op)
         return names
 
-    def layer(self, kind: str, *arguments: Any, name: str = "", inputs: Mapping[int, Any] | None = None, **settings: Any) -> Any:
+    def layer(
+        self, kind: str, *arguments: Any, part: str = "", inputs: Mapping[int, Any] | None = None, **settings: Any
+    ) -> Any:
         """Add a layer: ``network.add_<kind>(*arguments)``, with further inputs and settings, all read back.
 
+        Args:
+            part: what a layer that only helps the op's own does.
         Errors:
             BuildError: TensorRT refuses the layer, an input or a setting.
         """
         layer = getattr(self.network, f"add_{kind}")(*arguments)
         self.diagnostics.check(self.op)
-        settings = {"name": self._name(name), **settings}
+        settings = {"name": self._name(part), **settings}
         for index, tensor in (inputs or {}).items():
             layer.set_input(index, tensor)
+            self.diagnostics.check(self.op)
         for key, value in settings.items():
             setattr(layer, key, value)
             self.diagnostics.check(self.op)
@@ -105,51 +112,48 @@ class Emitter:
         """Add a layer and give its first output."""
         return self.layer(kind, *arguments, **settings).get_output(0)
 
-    def _name(self, name: str) -> str:
-        if not name:
-            assert self.op, "a layer belongs to an op or has a name"
-            name = f"{self.op.loc}/{self.op.name}" if self.op.loc else self.op.name
+    def _name(self, part: str) -> str:
+        name = f"{self.place}.{part}" if part else self.place
         self._taken[name] += 1
         return name if self._taken[name] == 1 else f"{name}#{self._taken[name]}"
 
     def __getitem__(self, value: Value) -> Any:
         """The tensor of a value."""
         if value not in self.tensors and isinstance(value, Constant):
-            return self.constant(value.evaluate())
+            return self.constant(value.evaluate(), "number")
         return self.tensors[value]
 
-    def constant(self, array: Array, name: str = "") -> Any:
+    def constant(self, array: Array, part: str = "") -> Any:
         """A tensor of these numbers; the array is kept until the engine is built."""
         array = array if array.flags.c_contiguous else np.ascontiguousarray(array)
-        dtype = dtype_of(self.trt, BY_NUMPY[array.dtype])
-        weights = self.trt.Weights(dtype, array.ctypes.data, array.size)
-        layer = self.layer("constant", array.shape, weights, name=name)
+        weights = self.trt.Weights(dtype_of(self.trt, BY_NUMPY[array.dtype]), array.ctypes.data, array.size)
+        layer = self.layer("constant", array.shape, weights, part=part)
         self.arrays[layer.name] = array
         return layer.get_output(0)
 
     def number(self, value: float, dtype: DType, rank: int) -> Any:
         """A tensor of one number, of this rank."""
-        return self.constant(np.full((1,) * rank, value, dtype.numpy))
+        return self.constant(np.full((1,) * rank, value, dtype.numpy), "number")
 
     def lifted(self, value: Value, rank: int) -> Any:
         """The tensor with axes of size 1 in front, up to a rank: TensorRT broadcasts equal ranks only."""
         if value not in self.tensors and isinstance(value, Constant):
-            return self.constant(value.evaluate().reshape((1,) * rank))
-        return self.reshape(self.tensors[value], value.shape, (1,) * (rank - len(value.shape)) + value.shape)
+            return self.constant(value.evaluate().reshape((1,) * rank), "number")
+        return self.reshape(self.tensors[value], value.shape, (1,) * (rank - len(value.shape)) + value.shape, "lift")
 
     def aligned(self, *values: Value) -> list[Any]:
         """The tensors of these values, lifted to the greatest rank among them."""
         rank = max(v.type.rank for v in values)
         return [self.lifted(v, rank) for v in values]
 
-    def reshape(self, tensor: Any, have: tuple[Size, ...], want: tuple[Size, ...]) -> Any:
+    def reshape(self, tensor: Any, have: tuple[Size, ...], want: tuple[Size, ...], part: str = "") -> Any:
         """The tensor in another shape of equal size."""
         if have == want:
             return tensor
         known = [s if isinstance(s, int) else 0 if have[i : i + 1] == (s,) else -1 for i, s in enumerate(want)]
         if known.count(-1) <= 1:
-            return self.add("shuffle", tensor, reshape_dims=tuple(known))
-        return self.add("shuffle", tensor, inputs={1: self.shapes.tensor(want)})
+            return self.add("shuffle", tensor, part=part, reshape_dims=tuple(known))
+        return self.add("shuffle", tensor, part=part, inputs={1: self.shapes.tensor(want)})
 
 
 def _same(got: Any, want: Any) -> bool:

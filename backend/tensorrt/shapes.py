@@ -21,7 +21,7 @@ class Shapes:
 
     def tensor(self, shape: tuple[Size, ...]) -> Any:
         """A shape as i64[rank]."""
-        return self.emit.add("concatenation", [self.size(s) for s in shape], axis=0)
+        return self.emit.add("concatenation", [self.size(s) for s in shape], part="shape", axis=0)
 
     def size(self, size: Size) -> Any:
         """One size as i64[1]."""
@@ -31,7 +31,7 @@ class Shapes:
 
     def _compute(self, size: Size) -> Any:
         if isinstance(size, int):
-            return self.emit.constant(np.array([size], np.int64))
+            return self.emit.constant(np.array([size], np.int64), "size")
         elementwise = self.emit.trt.ElementWiseOperation
         total = None
         for monomial, coefficient in size.terms:
@@ -40,14 +40,14 @@ class Shapes:
                 factors.append(self.size(coefficient))
             term = factors[0]
             for factor in factors[1:]:
-                term = self.emit.add("elementwise", term, factor, elementwise.PROD)
-            total = term if total is None else self.emit.add("elementwise", total, term, elementwise.SUM)
+                term = self.emit.add("elementwise", term, factor, elementwise.PROD, part="size")
+            total = term if total is None else self.emit.add("elementwise", total, term, elementwise.SUM, part="size")
         return total
 
     def _named(self, name: str) -> Any:
         """A size by its name, read where an input has it."""
         for op in self.emit.graph.inputs:
             if (size := Dim.named(name)) in op.shape:
-                shape = self.emit.add("shape", self.emit[op])
-                return self.emit.add("slice", shape, (op.shape.index(size),), (1,), (1,))
+                shape = self.emit.add("shape", self.emit[op], part="size")
+                return self.emit.add("slice", shape, (op.shape.index(size),), (1,), (1,), part="size")
         raise AssertionError(f"no input of @{self.emit.graph.name} has the size {name} on an axis")

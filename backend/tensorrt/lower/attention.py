@@ -16,7 +16,7 @@ def attention(op: Attention, emit: Emitter) -> Any:
     """the layer has no scale: q is multiplied; it decomposes by itself where no fused kernel fits"""
     trt, q = emit.trt, emit[op.q]
     if op.scale != 1:
-        q = emit.add("elementwise", q, emit.number(op.scale, op.q.dtype, 4), trt.ElementWiseOperation.PROD)
+        q = emit.add("elementwise", q, emit.number(op.scale, op.q.dtype, 4), trt.ElementWiseOperation.PROD, part="scale")
     causal = trt.CausalMaskKind.LOWER_RIGHT if op.causal else trt.CausalMaskKind.NONE
     settings: dict[str, Any] = {"decomposable": True}
     if op.lengths:

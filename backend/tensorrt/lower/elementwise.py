@@ -25,14 +25,15 @@ UNARY: dict[type[Op], str] = {
 
 @lower(*BINARY)
 def binary(op: Binary | Compare | And, emit: Emitter) -> Any:
-    return emit.add("elementwise", *emit.aligned(op.a, op.b), emit.trt.ElementWiseOperation.__members__[BINARY[type(op)]])
+    return emit.add("elementwise", *emit.aligned(op.a, op.b), getattr(emit.trt.ElementWiseOperation, BINARY[type(op)]))
 
 
 @lower(LessEqual)
 def less_equal(op: LessEqual, emit: Emitter) -> Any:
     """less or equal: not NOT(GREATER), which would be true of a NaN"""
     kinds, (a, b) = emit.trt.ElementWiseOperation, emit.aligned(op.a, op.b)
-    less, equal = emit.add("elementwise", a, b, kinds.LESS), emit.add("elementwise", a, b, kinds.EQUAL)
+    less = emit.add("elementwise", a, b, kinds.LESS, part="less")
+    equal = emit.add("elementwise", a, b, kinds.EQUAL, part="equal")
     return emit.add("elementwise", less, equal, kinds.OR)
 
 

@@ -24,4 +24,4 @@ def size_of(op: SizeOf, emit: Emitter) -> Any:
     size = op.x.shape[op.axis]
     if isinstance(size, int):
         return emit.number(size, i32, 0)
-    return emit.add("shuffle", emit.add("cast", emit.shapes.size(size), emit.trt.int32), reshape_dims=())
+    return emit.add("shuffle", emit.add("cast", emit.shapes.size(size), emit.trt.int32, part="cast"), reshape_dims=())

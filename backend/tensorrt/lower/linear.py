@@ -23,7 +23,7 @@ def linear(op: Linear, emit: Emitter) -> Any:
     kinds, rank = emit.trt.MatrixOperation, op.type.rank
     y = emit.add("matrix_multiply", emit[op.x], kinds.NONE, emit.lifted(op.weight, rank), kinds.TRANSPOSE)
     if op.bias:
-        y = emit.add("elementwise", y, emit.lifted(op.bias, rank), emit.trt.ElementWiseOperation.SUM)
+        y = emit.add("elementwise", y, emit.lifted(op.bias, rank), emit.trt.ElementWiseOperation.SUM, part="bias")
     return y
 
 

@@ -21,9 +21,9 @@ def reduce(op: Reduce, emit: Emitter) -> Any:
     x, kind = emit[op.x], getattr(emit.trt.ReduceOperation, REDUCE[type(op)])
     widens = op.dtype.is_float and op.dtype.bits < 32 and not isinstance(op, ReduceMax)
     if widens:
-        x = emit.add("cast", x, emit.trt.float32)
+        x = emit.add("cast", x, emit.trt.float32, part="widen")
     y = emit.add("reduce", x, kind, 1 << op.axis, True)
-    return emit.add("cast", y, dtype_of(emit.trt, op.dtype)) if widens else y
+    return emit.add("cast", y, dtype_of(emit.trt, op.dtype), part="narrow") if widens else y
 
 
 @lower(Softmax)

@@ -1,0 +1,121 @@
+"""The command line: ``trtc COMMAND``.
+
+One file a command. ``trtc/cli/NAME.py`` holds one public function ``NAME``, which becomes ``trtc NAME``: its
+parameters are the options, by typer's rules, and the first line of its docstring is the command's line in
+``trtc --help``. There is no list of commands to extend; files that begin with ``_`` are not commands::
+
+    \"\"\"``trtc count``: how many tokens a text has.\"\"\"
+
+    from __future__ import annotations
+
+    from pathlib import Path
+    from typing import Annotated
+
+    import typer
+
+    from trtc.cli._shared import say
+
+
+    def count(file: Annotated[Path, typer.Argument(metavar="FILE", help="The text.")]) -> None:
+        \"\"\"Count the tokens of a text.\"\"\"
+        from trtc.runtime.tokenizer import open_tokenizer   # everything heavy: here, not at the top
+        ...
+
+Rules:
+
+* At the top import only typer, the standard library, ``trtc.errors`` and ``trtc.cli._shared``: all files here are
+  imported for ``trtc --help``, and a test says that none brings NumPy or anything else heavy. What annotations
+  need must be imported at the top, not under TYPE_CHECKING: typer evaluates them.
+* The result goes to stdout; all else (`say`, `detail`, `progress`) to stderr.
+* ``--quiet``, ``--verbose`` and ``--log-json`` are added to every command here, and are also taken before its name;
+  read them from ``trtc.cli._shared.settings`` if `say` and its like are not enough.
+* For a mistake of the user's raise `TrtcError`: message on stderr, exit 2. Any other exception is a bug of ours:
+  traceback, exit 1. Ctrl-C: one line, exit 130; clean up in ``finally``.
+"""
+
+from __future__ import annotations
+
+import errno
+import pkgutil
+import sys
+from collections.abc import Callable
+from functools import wraps
+from importlib import import_module
+from inspect import Parameter, Signature, signature
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from trtc import __version__
+from trtc.cli._shared import complain, settings
+from trtc.errors import TrtcError
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but results and errors.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
+LogJson = Annotated[bool, typer.Option("--log-json", help="Say it in lines of JSON.")]
+Version = Annotated[bool, typer.Option("--version", help="Print the version.")]
+COMMON = {"quiet": Quiet, "verbose": Verbose, "log_json": LogJson}
+
+# the machine refuses, and the user can do something about it
+REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def main() -> None:
+    """Run the command that the process's arguments name."""
+    app = typer.Typer(
+        no_args_is_help=True,
+        invoke_without_command=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["--help", "-h"]},
+    )
+    app.callback()(_options)
+    for module in pkgutil.iter_modules(__path__):
+        if not module.name.startswith("_"):
+            function = getattr(import_module(f"{__name__}.{module.name}"), module.name)
+            app.command(module.name)(_command(function))
+    typer.main.get_command(app)(prog_name="trtc")
+
+
+def _options(
+    quiet: Quiet = False, verbose: Verbose = False, log_json: LogJson = False, version: Version = False
+) -> None:
+    """Compile LLM checkpoints to TensorRT and ONNX engines, and run them."""
+    _set(quiet=quiet, verbose=verbose, log_json=log_json)
+    if version:
+        print(f"trtc {__version__}")
+        raise typer.Exit
+
+
+def _set(**options: bool) -> None:
+    for name, value in options.items():
+        setattr(settings, name, value or getattr(settings, name))
+
+
+def _command(function: Callable[..., None]) -> Callable[..., None]:
+    """Add the common options to a command, and turn what it raises into exit codes."""
+
+    @wraps(function)
+    def run(**arguments: Any) -> None:
+        _set(**{name: arguments.pop(name) for name in COMMON})
+        try:
+            function(**arguments)
+        except TrtcError as error:
+            complain(error)
+            raise typer.Exit(2) from None
+        except OSError as error:
+            if error.errno not in REFUSALS:
+                raise
+            complain(TrtcError(f"{error.filename or 'the disk'}: {(error.strerror or '').lower()}"))
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            raise typer.Exit(130) from None
+
+    hints = get_type_hints(function, include_extras=True)
+    own = [parameter.replace(annotation=hints[name]) for name, parameter in signature(function).parameters.items()]
+    added = [Parameter(name, Parameter.KEYWORD_ONLY, default=False, annotation=kind) for name, kind in COMMON.items()]
+    setattr(run, "__signature__", Signature([*own, *added]))   # noqa: B010
+    run.__annotations__ = {**hints, **COMMON}
+    return run

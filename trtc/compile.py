@@ -1,0 +1,176 @@
+"""``trtc.compile``: a checkpoint becomes an engine bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import trtc
+from trtc.backend.backends import backend, default_target
+from trtc.backend.bundle import Progress, bundle, silent
+from trtc.backend.targets import Target
+from trtc.backend.targets import target as find_target
+from trtc.errors import TrtcError
+from trtc.frontend import DTYPES, Checkpoint, Limits, open_checkpoint
+from trtc.ir.errors import nearest
+from trtc.ir.graph import Graph
+from trtc.passes import Pipeline
+from trtc.passes.pipeline import Observer
+from trtc.plugins import load_file, load_installed
+from trtc.runtime.bundle import EngineBundle
+
+LONGEST = 4096   # tokens of a sequence where nothing is said, if the model takes as many
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is decided before anything is built: what ``--dry-run`` prints.
+
+    Args:
+        graph: legal for the target.
+    """
+
+    checkpoint: Checkpoint
+    target: Target
+    dtype: str
+    limits: Limits
+    pipeline: Pipeline
+    imported: Graph
+    graph: Graph
+
+    @property
+    def stored_bytes(self) -> int:
+        """The bytes of weights that the engine stores."""
+        return backend(self.target.name).stored_bytes(self.graph)
+
+
+def plan(
+    path: str | Path,
+    *,
+    target: str = "",
+    dtype: str = "",
+    max_batch_size: int = 8,
+    max_input_len: int = 0,
+    max_seq_len: int = 0,
+    passes: str = "fuse",
+    load: Sequence[str | Path] = (),
+    all_logits: bool = False,
+    observers: Iterable[Observer] = (),
+) -> Plan:
+    """Read a checkpoint and run the passes; nothing of its tensors is read, and nothing is written.
+
+    Args: as of `compile`.
+    """
+    load_installed()
+    for file in load:
+        load_file(file)
+    to = find_target(target or default_target())
+    checkpoint = open_checkpoint(path)
+    dtype = dtype or checkpoint.dtype
+    if dtype not in DTYPES:
+        raise TrtcError(f"dtype is {dtype}, but must be one of {', '.join(DTYPES)}", *nearest(dtype, DTYPES))
+    limits = _limits(checkpoint, max_batch_size, max_input_len, max_seq_len)
+    pipeline = _pipeline(passes, to, limits)
+    imported = checkpoint.graph(limits, DTYPES[dtype], all_logits=all_logits)
+    return Plan(checkpoint, to, dtype, limits, pipeline, imported, pipeline.run(imported, *observers))
+
+
+def _pipeline(passes: str, to: Target, limits: Limits) -> Pipeline:
+    """The passes asked for, then what the target needs: its fixed sizes, its own kernels, legal ops."""
+    greatest = {"B": limits.max_batch_size, "S": limits.max_input_len, "M": limits.max_seq_len}
+    fixed = [f"specialize{{size={name} value={greatest[name]}}}" for name in to.fixed]
+    return Pipeline.parse(",".join(p for p in (passes, *fixed, f"lower{{target={to}}}") if p))
+
+
+def _limits(checkpoint: Checkpoint, batch: int, inputs: int, tokens: int) -> Limits:
+    tokens = tokens or min(checkpoint.config.max_position_embeddings, LONGEST)
+    inputs = inputs or tokens
+    for name, number in (("max_batch_size", batch), ("max_input_len", inputs), ("max_seq_len", tokens)):
+        if number < 1:
+            raise TrtcError(f"{name} is {number}, but must be at least 1")
+    if inputs > tokens:
+        raise TrtcError(f"max_input_len is {inputs}, but must not exceed max_seq_len, {tokens}")
+    return Limits(batch, inputs, tokens)
+
+
+def compile(
+    path: str | Path,
+    out: str | Path,
+    *,
+    target: str = "",
+    dtype: str = "",
+    max_batch_size: int = 8,
+    max_input_len: int = 0,
+    max_seq_len: int = 0,
+    passes: str = "fuse",
+    load: Sequence[str | Path] = (),
+    all_logits: bool = False,
+    observers: Iterable[Observer] = (),
+    threads: int = 2,
+    progress: Progress = silent,
+) -> EngineBundle:
+    """Compile a checkpoint to an engine bundle.
+
+    Args:
+        path: the checkpoint's directory.
+        out: the bundle's directory; an engine that lies there is replaced.
+        target: ``name`` or ``name:version``; the best that this machine can build and run where empty.
+        dtype: float32, float16 or bfloat16; the checkpoint's own where empty.
+        max_batch_size: sequences of a batch at most.
+        max_input_len: new tokens of a sequence in one call at most; max_seq_len where 0.
+        max_seq_len: tokens of a sequence in all at most; the model's positions, up to 4096, where 0.
+        passes: the pipeline before the target's own passes, which always follow it.
+        load: Python files whose passes the pipeline may name.
+        all_logits: give the logits of every token instead of the last of each sequence.
+        observers: told of each pass as it has run.
+        threads: constants that are materialised at a time.
+        progress: told of phases and bytes.
+    Errors:
+        TrtcError: the checkpoint, an option or this machine does not allow it; nothing half-written stays.
+    """
+    made = plan(
+        path, target=target, dtype=dtype, max_batch_size=max_batch_size, max_input_len=max_input_len,
+        max_seq_len=max_seq_len, passes=passes, load=load, all_logits=all_logits, observers=observers,
+    )   # fmt: skip
+    build = backend(made.target.name).build
+    source = made.checkpoint.source
+    with bundle(Path(out), made.stored_bytes) as writer:
+        rank = build(
+            made.graph, source, writer, "rank0", threads=threads, progress=progress, release=source.release
+        )
+        for file in made.checkpoint.tokenizer_files:
+            writer.add(file.name, file)
+        writer.add_text("graph.trtc", f"{made.graph}\n")
+        writer.finish(_engine(made, rank))
+    return EngineBundle.open(out, verify=False)
+
+
+def _engine(made: Plan, rank: dict[str, Any]) -> dict[str, Any]:
+    """What engine.json says, but for the files."""
+    checkpoint, config = made.checkpoint, made.checkpoint.config
+    cache = next(i.dtype for i in made.graph.inputs if i.key.endswith("_cache"))
+    per_token = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * cache.bits // 8
+    tokenizer = [f.name for f in checkpoint.tokenizer_files if f.name in ("tokenizer.json", "tokenizer.model")]
+    return {
+        "trtc_version": trtc.__version__,
+        "target": {"name": made.target.name, "version": made.target.version},
+        "pipeline": str(made.pipeline),
+        "source": {
+            "path": str(checkpoint.folder), "format": "huggingface", "architecture": checkpoint.config.architecture,
+        },
+        "model": checkpoint.raw,
+        "dtype": made.dtype,
+        "limits": vars(made.limits),
+        "vocab_size": config.vocab_size,
+        "cache": {
+            "layers": config.num_hidden_layers, "kv_heads": config.num_key_value_heads, "head_size": config.head_dim,
+            "dtype": cache.name, "bytes_per_token": per_token,
+        },
+        "bounds": {name: list(pair) for name, pair in made.graph.bounds.items()},
+        "ranks": [{"rank": 0, **rank}],
+        "generation": checkpoint.generation,
+        "tokenizer": tokenizer[0] if tokenizer else None,
+    }   # fmt: skip
+

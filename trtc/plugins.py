@@ -1,0 +1,36 @@
+"""Passes and ops of others: files given with ``--load``, and packages that announce themselves."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from trtc.errors import TrtcError
+
+GROUP = "trtc.passes"   # the entry points of packages that bring passes: each names a module to import
+
+
+def load_file(path: str | Path) -> None:
+    """Run a Python file, which registers its passes as it is imported; a file that was loaded is not run again."""
+    file = Path(path).resolve()
+    name = f"trtc_loaded.{file.stem}_{abs(hash(file)):x}"
+    if name in sys.modules:
+        return
+    spec = importlib.util.spec_from_file_location(name, file)
+    if not file.is_file() or spec is None or spec.loader is None:
+        raise TrtcError(f"{path} is no Python file", "help: --load takes a file of passes, such as my_pass.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module   # dataclasses and get_type_hints look it up while it runs
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+
+
+def load_installed() -> None:
+    """Import the modules that installed packages announce under ``trtc.passes``."""
+    for entry in entry_points(group=GROUP):
+        entry.load()
