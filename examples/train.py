@@ -45,6 +45,10 @@ GOLDEN_TRIES = 24  # prompts tried for each length
 GOLDEN_GAP = 0.02  # wanted between the best two logits: far above the rounding error of any float32 implementation
 
 
+class TooShort(Exception):
+    """Too little text to hold a window of it out."""
+
+
 def option(default: Any, about: str) -> Any:
     return field(default=default, metadata={"help": f"{about} (default: {default})"})
 
@@ -189,8 +193,8 @@ def greedy(model: Any, tokenizer: Any, prompt: str, count: int) -> dict[str, Any
 def golden(folder: Path, held_out: str, settings: Settings) -> list[dict[str, Any]]:
     """A greedy text for each of GOLDEN_WORDS, in float32 on the CPU, from the float16 weights in ``folder``.
 
-    The prompts begin lines of ``held_out``. Of GOLDEN_TRIES, those with a gap above GOLDEN_GAP go first, and of them the one
-    whose text has the most different tokens, for greedy texts like to run in circles.
+    The prompts begin lines of ``held_out``. Of GOLDEN_TRIES, those with a gap above GOLDEN_GAP go first, and of them
+    the one whose text has the most different tokens, for greedy texts like to run in circles.
     """
     model = transformers.LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
     tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
@@ -214,7 +218,9 @@ def run(text: str, folder: Path, settings: Settings) -> dict[str, Any]:
     bpe = make_tokenizer(text[:cut], settings)
     ids, held_out = (torch.tensor(bpe.encode(part).ids[1:]) for part in (text[:cut], text[cut:]))
     if len(held_out) < settings.context:
-        raise ValueError(f"last tenth of the text: {len(held_out)} tokens, but must be at least {settings.context}")
+        raise TooShort(
+            f"last tenth of the text: {len(held_out)} tokens, but must be at least --context {settings.context}"
+        )
     model = make_model(bpe.get_vocab_size(), settings).to("cuda" if torch.cuda.is_available() else "cpu")
     best = train(model, ids, held_out, settings)
     best["validation_bits_per_byte"] = best["validation_loss"] / math.log(2) * len(held_out) / len(text[cut:].encode())
@@ -231,11 +237,10 @@ def write(text: str, folder: Path, settings: Settings) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not deterministic
     torch.use_deterministic_algorithms(True)
     transformers.logging.disable_progress_bar()
-    numbers = run(text, folder, settings)
     report = {
         "settings": asdict(settings),
         "text": {"bytes": len(text.encode()), "sha256": hashlib.sha256(text.encode()).hexdigest()},
-        **numbers,
+        **run(text, folder, settings),
         "versions": {module.__name__: str(module.__version__) for module in (torch, transformers, tokenizers)},
         "python": platform.python_version(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
@@ -249,7 +254,7 @@ def dump(path: Path, value: Any) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Train a small LLaMA and its tokenizer on any text file.")
+    parser = argparse.ArgumentParser("train.py", description="Train a small LLaMA and its tokenizer on any text file.")
     parser.add_argument("text", type=Path, metavar="TEXT_FILE", help="UTF-8 text")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="where the model goes")
     for one in fields(Settings):
@@ -259,15 +264,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = vars(parser.parse_args(arguments))
     source, output = options.pop("text"), options.pop("output")
     settings = Settings(**options)
-    if settings.heads % settings.kv_heads or settings.hidden % (2 * settings.heads):
-        parser.error("--heads must be a multiple of --kv-heads, and --hidden one of twice --heads")
+    if settings.heads % settings.kv_heads:
+        parser.error(f"--heads: {settings.heads}, but must be a multiple of --kv-heads {settings.kv_heads}")
+    if settings.hidden % (2 * settings.heads):
+        parser.error(f"--hidden: {settings.hidden}, but must be a multiple of twice --heads {settings.heads}")
     try:
+        text = source.read_text(encoding="utf-8")
         output.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=output) as folder:
-            write(source.read_text(encoding="utf-8"), Path(folder), settings)
+            write(text, Path(folder), settings)
             for path in Path(folder).iterdir():
                 path.replace(output / path.name)
-    except (OSError, ValueError) as error:
+    except (OSError, UnicodeDecodeError, TooShort) as error:
         parser.error(str(error))
 
 
