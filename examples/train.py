@@ -184,9 +184,9 @@ def greedy(model: Any, tokenizer: Any, prompt: str, count: int) -> dict[str, Any
     return {
         "prompt": prompt,
         "input_ids": ids[0].tolist(),
-        "new_ids": new,
+        "greedy_new_ids": new,
         "text": tokenizer.decode(new, skip_special_tokens=True),
-        "min_gap": round(float((top[:, 0] - top[:, 1]).min()), 5),
+        "min_top2_logit_gap": round(float((top[:, 0] - top[:, 1]).min()), 5),
     }
 
 
@@ -207,7 +207,9 @@ def golden(folder: Path, held_out: str, settings: Settings) -> list[dict[str, An
             greedy(model, tokenizer, prompt, settings.golden_tokens)
             for prompt in pick.sample(prompts, min(GOLDEN_TRIES, len(prompts)))
         ]
-        chosen.append(max(tried, key=lambda one: (one["min_gap"] > GOLDEN_GAP, len(set(one["new_ids"])))))
+        chosen.append(
+            max(tried, key=lambda one: (one["min_top2_logit_gap"] > GOLDEN_GAP, len(set(one["greedy_new_ids"]))))
+        )
     return chosen
 
 

@@ -77,15 +77,15 @@ def test_golden_prompts_differ_and_choose_clearly(tokenizer: Any) -> None:
     assert len(GOLDEN) == 6 and len({len(one["input_ids"]) for one in GOLDEN}) == 6
     assert len(SHORT["input_ids"]) <= 3
     for one in GOLDEN:
-        assert len(one["new_ids"]) == 96 and one["min_gap"] > 0.02
+        assert len(one["greedy_new_ids"]) == 96 and one["min_top2_logit_gap"] > 0.02
         assert tokenizer(one["prompt"]).input_ids == one["input_ids"]
-        assert tokenizer.decode(one["new_ids"]) == one["text"]
+        assert tokenizer.decode(one["greedy_new_ids"]) == one["text"]
 
 
 @pytest.mark.parametrize("golden", [SHORT, LONG], ids=["shortest", "longest"])
 def test_generate_gives_the_golden_ids(model: Any, golden: dict[str, Any]) -> None:
     ids = model.generate(torch.tensor([golden["input_ids"]]), max_new_tokens=96, do_sample=False)
-    assert ids[0].tolist() == golden["input_ids"] + golden["new_ids"]
+    assert ids[0].tolist() == golden["input_ids"] + golden["greedy_new_ids"]
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_train_writes_a_directory_that_transformers_loads(tmp_path: Path) -> Non
     golden = json.loads((tmp_path / "model" / "GOLDEN.json").read_text())[1]
     inputs = tokenizer(golden["prompt"], return_tensors="pt").input_ids
     ids = model.generate(inputs, max_new_tokens=2, do_sample=False)
-    assert ids[0].tolist() == golden["input_ids"] + golden["new_ids"]
+    assert ids[0].tolist() == golden["input_ids"] + golden["greedy_new_ids"]
 
 
 def test_train_refuses_too_little_text(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def main() -> None:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["--help", "-h"]},
     )
-    app.callback()(_options)
+    app.callback()(_common_options)
     for module in pkgutil.iter_modules(__path__):
         if not module.name.startswith("_"):
             function = getattr(import_module(f"{__name__}.{module.name}"), module.name)
@@ -78,7 +78,7 @@ def main() -> None:
     typer.main.get_command(app)(prog_name="trtc")
 
 
-def _options(
+def _common_options(
     quiet: Quiet = False, verbose: Verbose = False, log_json: LogJson = False, version: Version = False
 ) -> None:
     """Compile LLM checkpoints to TensorRT and ONNX engines, and run them."""

@@ -25,6 +25,16 @@ LONGEST = 4096   # tokens of a sequence where nothing is said, if the model take
 
 
 @dataclass(frozen=True)
+class Model:
+    """A checkpoint, and its graph of plain ops in one element type and within limits."""
+
+    checkpoint: Checkpoint
+    dtype: str
+    limits: Limits
+    graph: Graph
+
+
+@dataclass(frozen=True)
 class Plan:
     """All that is decided before anything is built: what ``--dry-run`` prints.
 
@@ -32,12 +42,9 @@ class Plan:
         graph: legal for the target.
     """
 
-    checkpoint: Checkpoint
+    model: Model
     target: Target
-    dtype: str
-    limits: Limits
     pipeline: Pipeline
-    imported: Graph
     graph: Graph
 
     @property
@@ -45,21 +52,48 @@ class Plan:
         """The bytes of weights that the engine stores."""
         return backend(self.target.name).stored_bytes(self.graph)
 
+    @property
+    def cache(self) -> dict[str, Any]:
+        """The layout of the KV cache, as engine.json states it."""
+        config = self.model.checkpoint.config
+        dtype = next(i.dtype for i in self.graph.inputs if i.key.endswith("_cache"))
+        layers, heads, size = config.num_hidden_layers, config.num_key_value_heads, config.head_dim
+        return {
+            "layers": layers, "kv_heads": heads, "head_size": size, "dtype": dtype.name,
+            "bytes_per_token": 2 * layers * heads * size * dtype.bits // 8,
+        }   # fmt: skip
 
-def plan(
+
+def read_model(
     path: str | Path,
     *,
-    target: str = "",
     dtype: str = "",
     max_batch_size: int = 8,
     max_input_len: int = 0,
     max_seq_len: int = 0,
+    all_logits: bool = False,
+) -> Model:
+    """The graph of a checkpoint; nothing of its tensors is read but the headers.
+
+    Args: as of `compile`.
+    """
+    checkpoint = open_checkpoint(path)
+    dtype = dtype or checkpoint.dtype
+    if dtype not in DTYPES:
+        raise TrtcError(f"dtype is {dtype}, but must be one of {', '.join(DTYPES)}", *nearest(dtype, DTYPES))
+    limits = _limits(checkpoint, max_batch_size, max_input_len, max_seq_len)
+    return Model(checkpoint, dtype, limits, checkpoint.graph(limits, DTYPES[dtype], all_logits=all_logits))
+
+
+def plan(
+    model: Model,
+    *,
+    target: str = "",
     passes: str = "fuse",
     load: Sequence[str | Path] = (),
-    all_logits: bool = False,
     observers: Iterable[Observer] = (),
 ) -> Plan:
-    """Read a checkpoint and run the passes; nothing of its tensors is read, and nothing is written.
+    """Run the passes; nothing is written.
 
     Args: as of `compile`.
     """
@@ -67,14 +101,8 @@ def plan(
     for file in load:
         load_file(file)
     to = find_target(target or default_target())
-    checkpoint = open_checkpoint(path)
-    dtype = dtype or checkpoint.dtype
-    if dtype not in DTYPES:
-        raise TrtcError(f"dtype is {dtype}, but must be one of {', '.join(DTYPES)}", *nearest(dtype, DTYPES))
-    limits = _limits(checkpoint, max_batch_size, max_input_len, max_seq_len)
-    pipeline = _pipeline(passes, to, limits)
-    imported = checkpoint.graph(limits, DTYPES[dtype], all_logits=all_logits)
-    return Plan(checkpoint, to, dtype, limits, pipeline, imported, pipeline.run(imported, *observers))
+    pipeline = _pipeline(passes, to, model.limits)
+    return Plan(model, to, pipeline, pipeline.run(model.graph, *observers))
 
 
 def _pipeline(passes: str, to: Target, limits: Limits) -> Pipeline:
@@ -130,17 +158,27 @@ def compile(
     Errors:
         TrtcError: the checkpoint, an option or this machine does not allow it; nothing half-written stays.
     """
-    made = plan(
-        path, target=target, dtype=dtype, max_batch_size=max_batch_size, max_input_len=max_input_len,
-        max_seq_len=max_seq_len, passes=passes, load=load, all_logits=all_logits, observers=observers,
+    model = read_model(
+        path, dtype=dtype, max_batch_size=max_batch_size, max_input_len=max_input_len, max_seq_len=max_seq_len,
+        all_logits=all_logits,
     )   # fmt: skip
-    build = backend(made.target.name).build
-    source = made.checkpoint.source
+    made = plan(model, target=target, passes=passes, load=load, observers=observers)
+    return build(made, out, threads=threads, progress=progress)
+
+
+def build(made: Plan, out: str | Path, *, threads: int = 2, progress: Progress = silent) -> EngineBundle:
+    """Write the bundle of a plan.
+
+    Args: as of `compile`.
+    """
+    checkpoint = made.model.checkpoint
+    build_rank = backend(made.target.name).build
     with bundle(Path(out), made.stored_bytes) as writer:
-        rank = build(
-            made.graph, source, writer, "rank0", threads=threads, progress=progress, release=source.release
-        )
-        for file in made.checkpoint.tokenizer_files:
+        rank = build_rank(
+            made.graph, checkpoint.source, writer, "rank0",
+            threads=threads, progress=progress, release=checkpoint.source.release,
+        )   # fmt: skip
+        for file in checkpoint.tokenizer_files:
             writer.add(file.name, file)
         writer.add_text("graph.trtc", f"{made.graph}\n")
         writer.finish(_engine(made, rank))
@@ -149,9 +187,7 @@ def compile(
 
 def _engine(made: Plan, rank: dict[str, Any]) -> dict[str, Any]:
     """What engine.json says, but for the files."""
-    checkpoint, config = made.checkpoint, made.checkpoint.config
-    cache = next(i.dtype for i in made.graph.inputs if i.key.endswith("_cache"))
-    per_token = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * cache.bits // 8
+    checkpoint = made.model.checkpoint
     tokenizer = [f.name for f in checkpoint.tokenizer_files if f.name in ("tokenizer.json", "tokenizer.model")]
     return {
         "trtc_version": trtc.__version__,
@@ -161,16 +197,12 @@ def _engine(made: Plan, rank: dict[str, Any]) -> dict[str, Any]:
             "path": str(checkpoint.folder), "format": "huggingface", "architecture": checkpoint.config.architecture,
         },
         "model": checkpoint.raw,
-        "dtype": made.dtype,
-        "limits": vars(made.limits),
-        "vocab_size": config.vocab_size,
-        "cache": {
-            "layers": config.num_hidden_layers, "kv_heads": config.num_key_value_heads, "head_size": config.head_dim,
-            "dtype": cache.name, "bytes_per_token": per_token,
-        },
+        "dtype": made.model.dtype,
+        "limits": vars(made.model.limits),
+        "vocab_size": checkpoint.config.vocab_size,
+        "cache": made.cache,
         "bounds": {name: list(pair) for name, pair in made.graph.bounds.items()},
         "ranks": [{"rank": 0, **rank}],
         "generation": checkpoint.generation,
         "tokenizer": tokenizer[0] if tokenizer else None,
     }   # fmt: skip
-

@@ -1,0 +1,45 @@
+"""The generation loop of one batch: one prefill, then one decode step a token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from trtc.runtime.sequence import SequenceState, TokenEvent
+from trtc.runtime.session import Session
+
+CAPACITY_STEP = 64   # cache capacities are multiples of it, so that like batches share buffers
+
+
+def generate_batch(
+    session: Session, sequences: list[SequenceState], pad_id: int, max_capacity: int
+) -> Iterator[TokenEvent]:
+    """Generate until all sequences have ended.
+
+    A sequence that has ended stays in the batch: it is fed padding, and its length in the cache stays as it is.
+
+    Args:
+        pad_id: fills the rows of short prompts and of sequences that have ended.
+        max_capacity: the most tokens of one sequence that the engine's caches hold.
+    """
+    lengths = np.array([len(s.prompt_ids) for s in sequences], np.int32)
+    needed = max(len(s.prompt_ids) + s.room for s in sequences)
+    session.start(len(sequences), min(-(-needed // CAPACITY_STEP) * CAPACITY_STEP, max_capacity))
+    prompts = np.full((len(sequences), lengths.max()), pad_id, np.int32)
+    for row, sequence in zip(prompts, sequences, strict=True):
+        row[: len(sequence.prompt_ids)] = sequence.prompt_ids
+    past, active, one = np.zeros_like(lengths), np.ones_like(lengths), np.ones_like(lengths)
+    logits = session.forward(prompts, lengths, past)
+    past += lengths
+    tokens = np.full((len(sequences), 1), pad_id, np.int32)
+    while True:
+        for row, sequence in enumerate(sequences):
+            if not sequence.finished:
+                event = sequence.step(logits[row])
+                tokens[row], active[row] = (pad_id, 0) if sequence.finished else (event.token_id, 1)
+                yield event
+        if all(sequence.finished for sequence in sequences):
+            return
+        logits = session.forward(tokens, one, past)
+        past += active

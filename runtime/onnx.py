@@ -1,0 +1,122 @@
+"""ONNX Runtime: sessions with bound buffers, KV caches updated in place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+
+from trtc.errors import MissingPackage, TrtcError
+from trtc.runtime.bundle import EngineBundle, Tensor
+from trtc.runtime.session import Floats, Ints
+from trtc.runtime.threads import usable_cores
+
+Array = npt.NDArray[Any]
+
+# dtype -> NumPy's element type, and ONNX's number for it (onnx.TensorProto.DataType)
+DTYPES: dict[str, tuple[Any, int]] = {
+    "f32": (np.float32, 1),
+    "u8": (np.uint8, 2),
+    "i8": (np.int8, 3),
+    "i32": (np.int32, 6),
+    "i64": (np.int64, 7),
+    "bool": (np.bool_, 9),
+    "f16": (np.float16, 10),
+    "bf16": (ml_dtypes.bfloat16, 16),
+    "f8e4m3": (ml_dtypes.float8_e4m3fn, 17),
+}
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One binding for one number of new tokens, and the buffer that its ``input_ids`` are read from."""
+
+    binding: Any
+    input_ids: Array
+
+
+class OnnxSession:
+    """Runs an ONNX engine on the CPU.
+
+    Every input and output is a NumPy buffer that stays where it is for the whole batch, so a step copies the new
+    token ids and nothing else; an aliased output, such as an updated cache, is bound to its input's own buffer.
+
+    Args:
+        bundle: an engine bundle of target ``onnx``.
+        threads: CPU threads; None takes one for each core that this process may use.
+    """
+
+    def __init__(self, bundle: EngineBundle, threads: int | None) -> None:
+        self._rank = bundle.ranks[0]
+        self._session = _load(bundle, threads or usable_cores())
+        self._sizes = (0, 0)
+        self._buffers: dict[str, Array] = {}
+        self._steps: dict[int, _Step] = {}
+
+    def start(self, batch: int, capacity: int) -> None:
+        if self._sizes == (batch, capacity):
+            return   # what the caches hold is beyond every past length, so it is never seen
+        self._sizes, self._steps = (batch, capacity), {}
+        symbols = {"B": batch, "M": capacity}
+        inputs = [t for t in self._rank.inputs if t.name != "input_ids"]
+        outputs = [t for t in self._rank.outputs if t.alias is None]
+        self._buffers = {t.name: _allocate(t, symbols) for t in [*inputs, *outputs]}
+        for output in self._rank.outputs:
+            if output.alias is not None:
+                self._buffers[output.name] = self._buffers[output.alias]
+
+    def forward(self, input_ids: Ints, input_lengths: Ints, past_lengths: Ints) -> Floats:
+        length = input_ids.shape[1]
+        step = self._steps.get(length) or self._bind(length)
+        step.input_ids[...] = input_ids
+        self._buffers["input_lengths"][...] = input_lengths
+        self._buffers["past_lengths"][...] = past_lengths
+        self._session.run_with_iobinding(step.binding)
+        return self._buffers["logits"].astype(np.float32, copy=False)
+
+    def _bind(self, length: int) -> _Step:
+        """Bind every tensor for ``length`` new tokens."""
+        batch, capacity = self._sizes
+        symbols = {"B": batch, "M": capacity, "S": length}
+        binding = self._session.io_binding()
+        ids = next(t for t in self._rank.inputs if t.name == "input_ids")
+        buffers = {**self._buffers, "input_ids": _allocate(ids, symbols)}
+        for tensor in self._rank.inputs:
+            binding.bind_input(*_place(tensor, buffers[tensor.name]))
+        for tensor in self._rank.outputs:
+            binding.bind_output(*_place(tensor, buffers[tensor.name]))
+        step = _Step(binding, buffers["input_ids"])
+        self._steps = {n: s for n, s in self._steps.items() if n == 1} | {length: step}   # decode, and the last prefill
+        return step
+
+
+def _load(bundle: EngineBundle, threads: int) -> Any:
+    try:
+        ort: Any = import_module("onnxruntime")
+    except ImportError:
+        raise MissingPackage("onnxruntime", "onnx", "run onnx engines") from None
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3   # errors
+    engine = bundle.path / bundle.ranks[0].engine
+    try:
+        return ort.InferenceSession(str(engine), options, providers=["CPUExecutionProvider"])
+    except Exception as error:   # ONNX Runtime's exceptions share no other base
+        reason = str(error).strip().splitlines()[0]
+        raise TrtcError(
+            f"ONNX Runtime {ort.__version__} cannot load {engine}, built for {bundle.target.version}: {reason}"
+        ) from error
+
+
+def _allocate(tensor: Tensor, symbols: dict[str, int]) -> Array:
+    shape = [symbols[size] if isinstance(size, str) else size for size in tensor.shape]
+    return np.zeros(shape, DTYPES[tensor.dtype][0])
+
+
+def _place(tensor: Tensor, buffer: Array) -> tuple[str, str, int, int, tuple[int, ...], int]:
+    """Return the arguments that bind ``buffer``: name, device, device number, element type, shape, address."""
+    return tensor.name, "cpu", 0, DTYPES[tensor.dtype][1], buffer.shape, buffer.ctypes.data

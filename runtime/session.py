@@ -1,0 +1,55 @@
+"""A session: the model ready to run, whatever runs it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from trtc.errors import TrtcError
+from trtc.runtime.bundle import EngineBundle
+
+Ints = npt.NDArray[np.int32]
+Floats = npt.NDArray[np.float32]
+
+
+class Session(Protocol):
+    """Runs the model over one batch at a time, and keeps the batch's KV caches."""
+
+    def start(self, batch: int, capacity: int) -> None:
+        """Begin a batch of ``batch`` sequences of at most ``capacity`` tokens each; caches are empty."""
+        ...
+
+    def forward(self, input_ids: Ints, input_lengths: Ints, past_lengths: Ints) -> Floats:
+        """Run the model once and append to the caches.
+
+        Args:
+            input_ids: ``int[B, S]``, new tokens, padded on the right; the longest past and S fit the capacity.
+            input_lengths: ``int[B]``, how many of them are real, 1..S.
+            past_lengths: ``int[B]``, tokens in each sequence's cache.
+        Result:
+            ``float[B, V]``, the logits of each sequence's last real token; valid until the next call.
+        """
+        ...
+
+
+def open_session(bundle: EngineBundle, threads: int | None = None) -> Session:
+    """Load the engine that is in ``bundle``.
+
+    Args:
+        threads: CPU threads; None takes one for each core that this process may use.
+    Errors:
+        TrtcError: this trtc or this machine cannot run the bundle's target.
+    """
+    if len(bundle.ranks) > 1:
+        raise TrtcError(f"{bundle.path} has {len(bundle.ranks)} ranks, but this trtc runs engines of one rank")
+    if bundle.target.name == "onnx":
+        from trtc.runtime.onnx import OnnxSession
+
+        return OnnxSession(bundle, threads)
+    target = f"{bundle.target.name} {bundle.target.version}"
+    raise TrtcError(
+        f"{bundle.path} was built for {target}, but this trtc runs only onnx engines",
+        "help: trtc compile MODEL_DIR -o ENGINE_DIR --target onnx",
+    )
