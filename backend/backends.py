@@ -20,7 +20,7 @@ class Backend:
         name: the target's name.
         module: what holds its ``build`` and ``stored_bytes``; imported when it builds.
         extra: the extra of trtc that installs it.
-        builds_with, runs_with: the modules without which it cannot build, or run; several alternatives in a tuple.
+        builds_with, runs_with: the modules without which it cannot build, or run; None where this release cannot.
         needs_gpu: whether engines run on a GPU alone.
     """
 
@@ -28,21 +28,24 @@ class Backend:
     module: str
     extra: str
     builds_with: tuple[str, ...]
-    runs_with: tuple[str, ...]
+    runs_with: tuple[str, ...] | None
     needs_gpu: bool
 
-    def missing(self, modules: tuple[str, ...]) -> list[str]:
-        return [m for m in modules if find_spec(m) is None]
+    @property
+    def lacks_to_build(self) -> list[str]:
+        """The modules that are missing here to build with it."""
+        return missing(self.builds_with)
 
     @property
-    def builds(self) -> bool:
-        return not self.missing(self.builds_with)
+    def lacks_to_run(self) -> list[str]:
+        """The modules that are missing here to run its engines."""
+        return missing(self.runs_with or ())
 
     @property
     def build(self) -> Callable[..., Any]:
         """Its build function; an error that names the extra if a package is missing."""
-        if missing := self.missing(self.builds_with):
-            raise MissingPackage(missing[0], self.extra, f"build for target {self.name}")
+        if lacks := self.lacks_to_build:
+            raise MissingPackage(lacks[0], self.extra, f"build for target {self.name}")
         return import_module(self.module).build
 
     @property
@@ -51,10 +54,19 @@ class Backend:
         return import_module(self.module).stored_bytes
 
 
+def missing(modules: tuple[str, ...]) -> list[str]:
+    """Those of some modules that are not installed."""
+    return [m for m in modules if find_spec(m) is None]
+
+
 BACKENDS: Mapping[str, Backend] = {
     b.name: b
     for b in (
         Backend("onnx", "trtc.backend.onnx.build", "onnx", ("onnx",), ("onnxruntime",), needs_gpu=False),
+        Backend(
+            "tensorrt-rtx", "trtc.backend.tensorrt.build", "rtx", ("tensorrt_rtx_bindings", "tensorrt_rtx_libs"), None,
+            needs_gpu=True,
+        ),
     )
 }
 
@@ -69,6 +81,6 @@ def backend(name: str) -> Backend:
 def default_target() -> str:
     """The best target that this machine can both build and run."""
     for known in BACKENDS.values():
-        if known.builds and not known.missing(known.runs_with) and not known.needs_gpu:
+        if known.runs_with and not known.needs_gpu and not known.lacks_to_build and not known.lacks_to_run:
             return known.name
     raise TrtcError("no target can be built and run here", "help: pip install 'trtc[onnx]'; `trtc doctor` says more")

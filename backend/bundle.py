@@ -9,9 +9,10 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO, TypeAlias, cast
 
 from trtc.errors import TrtcError
 from trtc.ir.graph import Graph
@@ -27,14 +28,15 @@ def silent(phase: str, done: int, total: int) -> None:
 
 
 class HashingFile:
-    """A file under construction that hashes what passes."""
+    """A file under construction that hashes what passes, in a thread of its own while the disk is busy."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self.file, self.bytes, self._sha = file, 0, hashlib.sha256()
+    def __init__(self, file: BinaryIO, hasher: Executor) -> None:
+        self.file, self.bytes, self._sha, self._hasher = file, 0, hashlib.sha256(), hasher
 
     def write(self, data: bytes | memoryview) -> int:
+        hashed = self._hasher.submit(self._sha.update, data)
         self.file.write(data)
-        self._sha.update(data)
+        hashed.result()
         self.bytes += len(data)
         return len(data)
 
@@ -59,8 +61,8 @@ class BundleWriter:
         """A new file of the bundle, by its name there."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
-            hashing = HashingFile(file)
+        with ThreadPoolExecutor(1) as hasher, path.open("wb") as file:
+            hashing = HashingFile(file, hasher)
             yield hashing
         self.files[name] = hashing.entry
 
@@ -95,28 +97,52 @@ def bundle(out: Path, needed: int) -> Generator[BundleWriter]:
     Errors:
         TrtcError: ``out`` holds something else than an engine, or the disk is full.
     """
-    if out.exists() and not (out / "engine.json").is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise TrtcError(f"{out} exists and is no engine", "help: remove it, or give another folder to -o")
-    parent = out.absolute().parent
+    parent = out.resolve().parent
     try:
+        if out.exists() and not _is_replaceable(out):
+            raise TrtcError(f"{out} exists and is no engine", "help: remove it, or give another folder to -o")
         parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(parent).free
         if free < needed:
             raise no_space(out, needed, free)
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=parent))
+        folder = Path(tempfile.mkdtemp(prefix=f".{out.resolve().name}.", dir=parent))
         folder.chmod(0o755)
     except OSError as error:
         raise TrtcError(f"{out} cannot be written: {error.strerror}") from None
     try:
         yield BundleWriter(folder)
-        shutil.rmtree(out, ignore_errors=True)
-        os.replace(folder, out)
+        _swap(folder, out.resolve())
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise no_space(out, needed, shutil.disk_usage(parent).free) from None
         raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_replaceable(out: Path) -> bool:
+    """Whether this is an engine of ours, or an empty folder."""
+    if not out.is_dir() or not any(out.iterdir()):
+        return out.is_dir()
+    try:
+        document: Any = json.loads((out / "engine.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(document, dict) and cast("dict[str, Any]", document).get("format") == FORMAT
+
+
+def _swap(folder: Path, out: Path) -> None:
+    """Put a finished bundle in its place; what lies there goes only when that is done."""
+    old = Path(f"{folder}.old")
+    if out.exists():
+        os.replace(out, old)
+    try:
+        os.replace(folder, out)
+    except OSError:
+        if old.exists():
+            os.replace(old, out)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def no_space(out: Path, needed: int, free: int) -> TrtcError:
@@ -125,7 +151,8 @@ def no_space(out: Path, needed: int, free: int) -> TrtcError:
 
 
 def signature(graph: Graph) -> dict[str, list[dict[str, Any]]]:
-    """The inputs and outputs of a graph, as engine.json lists them; an output that updates an input is ``NAME.next``."""
+    """A graph's inputs and outputs, as engine.json lists them; an output that updates an input is ``NAME.next``."""
+
     def tensor(name: str, of: TensorType) -> dict[str, Any]:
         return {"name": name, "dtype": of.dtype.name, "shape": [_printed(s) for s in of.shape]}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -10,6 +12,7 @@ from trtc.errors import TrtcError
 from trtc.ir.errors import nearest
 
 T = TypeVar("T", int, float, bool, str)
+LONGEST = 60   # characters of a wrong value that a message shows
 _MISSING: Any = object()
 _KINDS: dict[type, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
 
@@ -26,17 +29,21 @@ class Keys:
             if (value := self.values.get(name)) is not None:
                 return self._checked(kind, name, value)
         if default is _MISSING:
-            raise TrtcError(f"{self.file}: {self.prefix}{key} is missing", *nearest(key, self.values))
+            raise TrtcError(f"{self.file}: {self.prefix}{key} is missing", *nearest(key, self.values.keys() - {key}))
         return cast("T", default)
 
-    def optional(self, kind: type[T], key: str) -> T | None:
-        return self.get(kind, key) if self.values.get(key) is not None else None
-
-    def positive(self, key: str, *others: str, default: int | None = _MISSING) -> int:
+    def positive(self, key: str, *, default: int = _MISSING) -> int:
         """A whole number >= 1."""
-        number = self.get(int, key, *others, default=default)
-        if number is not None and number < 1:
+        number = self.get(int, key, default=default)
+        if number < 1:
             raise self.wrong(key, number, "at least 1")
+        return number
+
+    def above(self, least: float, key: str, *, default: float = _MISSING) -> float:
+        """A number that exceeds another."""
+        number = self.get(float, key, default=default)
+        if number <= least:
+            raise self.wrong(key, self.values.get(key, number), f"greater than {least:g}")
         return number
 
     def choice(self, key: str, known: Mapping[str, Any] | tuple[str, ...], default: str = _MISSING) -> str:
@@ -47,24 +54,26 @@ class Keys:
         return word
 
     def section(self, *names: str) -> Keys | None:
-        """The object under the first of these keys that is there and not null."""
+        """The object under the first of these keys that is there, not null and not empty."""
         for name in names:
-            if (inner := self.values.get(name)) is not None:
+            if (inner := self.values.get(name)) not in (None, {}):
                 if not isinstance(inner, Mapping):
                     raise self.wrong(name, inner, "an object")
                 return Keys(cast("Mapping[str, Any]", inner), self.file, f"{self.prefix}{name}.")
         return None
 
     def wrong(self, key: str, value: object, want: str, *notes: str) -> TrtcError:
-        shown = f'"{value}"' if isinstance(value, str) else str(value)
+        shown = json.dumps(value, ensure_ascii=False, default=str)
+        shown = shown if len(shown) <= LONGEST else f"{shown[:LONGEST]}..."
         return TrtcError(f"{self.file}: {self.prefix}{key} is {shown}, but must be {want}", *notes)
 
     def _checked(self, kind: type[T], key: str, value: Any) -> T:
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            return cast("T", float(value))
+        if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 63:
+            value = float(value)
         if kind is int and isinstance(value, float) and value.is_integer():
-            return cast("T", int(value))
-        if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
+            value = int(value)
+        finite = not isinstance(value, float) or math.isfinite(value)
+        if not isinstance(value, kind) or not finite or (kind is not bool and isinstance(value, bool)):
             raise self.wrong(key, value, _KINDS[kind])
         return value
 

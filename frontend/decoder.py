@@ -11,9 +11,31 @@ from trtc.frontend.rope import angles
 from trtc.ir.graph import Graph
 from trtc.ir.op import Value, at
 from trtc.ir.ops import (
-    GELU, Add, Cast, Div, Embedding, Gather, Input, Iota, KVCacheUpdate, LessEqual, Linear, MatMul, Mul, ReduceMean,
-    ReLU, Reshape, Rope, SiLU, Softmax, Sqrt, Sub, Transpose, Where, scalar,
-)   # fmt: skip
+    GELU,
+    Add,
+    Cast,
+    Div,
+    Embedding,
+    Gather,
+    Input,
+    Iota,
+    KVCacheUpdate,
+    LessEqual,
+    Linear,
+    MatMul,
+    Mul,
+    ReduceMean,
+    ReLU,
+    Reshape,
+    Rope,
+    SiLU,
+    Softmax,
+    Sqrt,
+    Sub,
+    Transpose,
+    Where,
+    scalar,
+)  # fmt: skip
 from trtc.ir.types import Dim, DType, TensorType, f32, i32
 
 B, S, M = Dim.named("B"), Dim.named("S"), Dim.named("M")
@@ -84,7 +106,8 @@ def build_decoder(
 def _layer(
     config: DecoderConfig, weights: Lookup, name: str, x: Value, caches: list[Input], step: Step
 ) -> tuple[Value, tuple[Value, Value]]:
-    attended, updated = _attention(config, weights, f"{name}.attention", _norm(config, weights, f"{name}.input_layernorm", x), caches, step)
+    normal = _norm(config, weights, f"{name}.input_layernorm", x)
+    attended, updated = _attention(config, weights, f"{name}.attention", normal, caches, step)
     with at(f"{name}.attention.residual"):
         x = Add(x, attended)
     fed = _mlp(config, weights, f"{name}.mlp", _norm(config, weights, f"{name}.post_layernorm", x))
@@ -135,10 +158,11 @@ def _attention(
 
 def _mlp(config: DecoderConfig, weights: Lookup, name: str, x: Value) -> Value:
     """down(act(gate(x)) * up(x)); the checkpoint format calls these proj, fc and gate."""
-    gate, up = (_linear(weights, f"{name}.{part}", x, config.intermediate_size, config.mlp_bias) for part in ("fc", "gate"))
+    width, bias = config.intermediate_size, config.mlp_bias
+    gate, up = (_linear(weights, f"{name}.{part}", x, width, bias) for part in ("fc", "gate"))
     with at(f"{name}.act"):
         inner = Mul(ACTIVATIONS[config.hidden_act](gate), up)
-    return _linear(weights, f"{name}.proj", inner, config.hidden_size, config.mlp_bias)
+    return _linear(weights, f"{name}.proj", inner, config.hidden_size, bias)
 
 
 def _head(config: DecoderConfig, weights: Lookup, x: Value, lengths: Value, table: Value, all_logits: bool) -> Value:

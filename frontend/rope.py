@@ -8,39 +8,53 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trtc.errors import TrtcError
 from trtc.frontend.config import Keys, RopeConfig
 from trtc.ir.op import Value
 from trtc.ir.ops import Add, Cast, Constant, Cos, Gather, Iota, Maximum, Mul, Pow, Reshape, Sin, scalar
 from trtc.ir.types import DType, TensorType, f32
 
 Frequencies = npt.NDArray[np.float32]
-NEEDS: dict[str, tuple[str, ...]] = {
-    "default": (),
-    "linear": ("factor",),
-    "dynamic": ("factor",),
-    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
-    "yarn": ("factor",),
+KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "default": ((), ()),
+    "linear": (("factor",), ()),
+    "dynamic": (("factor",), ()),
+    "llama3": (("factor", "low_freq_factor", "high_freq_factor"), ()),
+    "yarn": (("factor",), ("attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim")),
 }
-"""Each kind of scaling with the keys it cannot do without."""
+"""Each kind of scaling with the keys it cannot do without, and those that it may have."""
 
 
 def read_rope(keys: Keys, dim: int, max_position: int, *, interleaved: bool = False) -> RopeConfig:
-    """The rotary part of a Hugging Face config: ``rope_theta`` with ``rope_scaling``, or ``rope_parameters``."""
-    section = keys.section("rope_parameters", "rope_scaling") or Keys({}, keys.file)
-    theta = section.get(float, "rope_theta", default=None) or keys.get(float, "rope_theta", default=10000.0)
-    if theta <= 0:
-        raise keys.wrong("rope_theta", theta, "positive")
-    kind = section.get(str, "rope_type", "type", default="default")
-    if kind not in NEEDS:
-        raise section.wrong("rope_type", kind, f"one of {', '.join(NEEDS)}")
-    for key in NEEDS[kind]:
-        if section.get(float, key) <= 0:
-            raise section.wrong(key, section.values[key], "positive")
-    parameters = {"original_max_position_embeddings": max_position, **section.values, "max_position": max_position}
-    if dim < 2 or dim % 2:
-        raise TrtcError(f"{keys.file}: heads turn {dim} elements, but rotary positions take an even number of them")
-    return RopeConfig(theta, dim, kind, parameters, interleaved)
+    """The rotary part of a Hugging Face config: ``rope_theta`` with ``rope_scaling``, or ``rope_parameters``.
+
+    Args:
+        dim: elements of a head that turn.
+        max_position: the positions that the model was trained on.
+    """
+    section = keys.section("rope_scaling", "rope_parameters") or Keys({}, keys.file)
+    theta = (section if section.values.get("rope_theta") is not None else keys).above(1, "rope_theta", default=10000.0)
+    key = "rope_type" if section.values.get("rope_type") is not None else "type"
+    kind = section.choice(key, KINDS, default="default")
+    least = 4 if kind == "dynamic" else 2
+    if dim < least or dim % 2:
+        want = f"even and at least {least}, as {kind} rotary positions ask"
+        note = "help: head_dim is hidden_size / num_attention_heads where it is not stated"
+        raise keys.wrong("head_dim", dim, want, note)
+    return RopeConfig(theta, dim, kind, _parameters(kind, keys, section, max_position), interleaved)
+
+
+def _parameters(kind: str, keys: Keys, section: Keys, max_position: int) -> dict[str, Any]:
+    """What a kind of scaling needs, checked; a 0 among what it may have stands for nothing, as in transformers."""
+    needed, optional = KINDS[kind]
+    values = section.values
+    p: dict[str, Any] = {key: section.above(0, key) for key in needed}
+    p |= {key: section.above(0, key) for key in optional if values.get(key) not in (None, 0)}
+    if kind == "llama3" and p["high_freq_factor"] <= p["low_freq_factor"]:
+        want = f"greater than low_freq_factor, {p['low_freq_factor']:g}"
+        raise section.wrong("high_freq_factor", values["high_freq_factor"], want)
+    trained = "original_max_position_embeddings"
+    p[trained] = (keys if keys.values.get(trained) is not None else section).positive(trained, default=max_position)
+    return p | {"truncate": section.get(bool, "truncate", default=True), "max_position": max_position}
 
 
 def inverse_frequencies(rope: RopeConfig) -> tuple[Frequencies, float]:
@@ -76,13 +90,14 @@ def _yarn(plain: Frequencies, rope: RopeConfig, p: dict[str, Any]) -> tuple[Freq
     old, factor = p["original_max_position_embeddings"], p["factor"]
 
     def pair_of(turns: float) -> float:
-        return rope.dim * math.log(old / (turns * 2 * math.pi)) / (2 * math.log(rope.theta))
+        return rope.dim * float(np.log(old / (turns * 2 * math.pi))) / (2 * math.log(rope.theta))
 
     low, high = pair_of(p.get("beta_fast") or 32), pair_of(p.get("beta_slow") or 1)
     if p.get("truncate", True):
-        low, high = math.floor(low), math.ceil(high)
+        low, high = float(np.floor(low)), float(np.ceil(high))
     low, high = max(low, 0), min(high, rope.dim - 1)
-    ramp = np.clip((np.arange(rope.dim // 2, dtype=np.float32) - low) / max(high - low, 0.001), 0, 1)
+    width = high - low or 0.001   # below 0 where every pair is slow: the ramp falls, as in transformers
+    ramp = np.clip((np.arange(rope.dim // 2, dtype=np.float32) - low) / width, 0, 1)
     scaled = plain / factor * ramp + plain * (1 - ramp)
     return scaled.astype(np.float32), _yarn_attention(factor, p)
 
@@ -113,12 +128,13 @@ def angles(rope: RopeConfig, positions: Value, totals: Value, capacity: int, dty
     pairs = rope.dim // 2
     turn = Constant(tuple(map(float, frequencies)), TensorType(f32, (1, pairs)))
     radians = Mul(Cast(Reshape(Iota(capacity), (capacity, 1)), f32), turn)
-    tables = (Mul(f(radians), scalar(factor, f32)) for f in (Cos, Sin))
-    cos, sin = (Gather(Cast(table, dtype), positions) for table in tables)
-    return cos, sin
+    cos, sin = (Gather(Mul(f(radians), scalar(factor, f32)), positions) for f in (Cos, Sin))
+    return _narrowed(cos, dtype), _narrowed(sin, dtype)
 
 
-def _dynamic_angles(rope: RopeConfig, positions: Value, totals: Value, p: dict[str, Any], dtype: DType) -> tuple[Value, Value]:
+def _dynamic_angles(
+    rope: RopeConfig, positions: Value, totals: Value, p: dict[str, Any], dtype: DType
+) -> tuple[Value, Value]:
     """The base grows with the length once it exceeds what was trained: no table can hold the angles."""
     batch, tokens = positions.shape
     factor, trained = float(p["factor"]), float(p["max_position"])
@@ -128,6 +144,8 @@ def _dynamic_angles(rope: RopeConfig, positions: Value, totals: Value, p: dict[s
     exponents = Constant(tuple(map(float, -_exponents(rope.dim))), TensorType(f32, (1, rope.dim // 2)))
     turn = Reshape(Pow(Reshape(base, (batch, 1)), exponents), (batch, 1, rope.dim // 2))
     radians = Mul(Reshape(Cast(positions, f32), (batch, tokens, 1)), turn)
-    return Cast(Cos(radians), dtype), Cast(Sin(radians), dtype)
+    return _narrowed(Cos(radians), dtype), _narrowed(Sin(radians), dtype)
 
 
+def _narrowed(x: Value, dtype: DType) -> Value:
+    return x if dtype == f32 else Cast(x, dtype)

@@ -8,15 +8,16 @@ from typing import Protocol
 from trtc.errors import TrtcError
 from trtc.ir.op import Array, Value
 from trtc.ir.ops import Cast, Weight
-from trtc.ir.types import DType, TensorType
+from trtc.ir.types import DType, TensorType, bf16, f16, f32
 
+PLAIN = (f32, f16, bf16)   # what needs no scales beside it
 
 class Source(Protocol):
     """The tensors of a checkpoint, lazily read."""
 
     def type(self, key: str) -> TensorType: ...
     def __getitem__(self, key: str) -> Array: ...
-    def __contains__(self, key: object) -> bool: ...
+    def __contains__(self, key: object, /) -> bool: ...
     def __iter__(self) -> Iterator[str]: ...
     def __len__(self) -> int: ...
     def release(self, key: str) -> None: ...
@@ -39,10 +40,11 @@ class Weights:
         key = self.key(role)
         stored = self.source.type(key)
         if stored.shape != shape:
-            want = TensorType(stored.dtype, shape)
-            raise TrtcError(f"tensor {key} is {stored}, but the config asks for {want}", f"it is {role}")
-        if not stored.dtype.is_float:
-            raise TrtcError(f"tensor {key} is {stored}, but must be of floats", f"it is {role}")
+            want, note = TensorType(stored.dtype, shape), "help: the tensors and config.json are of different models"
+            raise TrtcError(f"tensor {key} is {stored}, but the config asks for {want}", f"it is {role}", note)
+        if stored.dtype not in PLAIN:
+            want = ", ".join(d.name for d in PLAIN)
+            raise TrtcError(f"tensor {key} is {stored}, but must be one of {want}", f"it is {role}")
         weight = Weight(key, stored)
         return weight if stored.dtype == self.dtype else Cast(weight, self.dtype)
 

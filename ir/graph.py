@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from trtc.ir.errors import IRError
+from trtc.ir.lexer import is_token
 from trtc.ir.op import Array, Op, Result, Value, binding
 from trtc.ir.ops.leaves import Input, Weight
 from trtc.ir.types import Bounds, names, solve
@@ -80,6 +81,7 @@ class Graph:
 
     def verify(self) -> None:
         """Raise an ``IRError`` unless the graph is closed: inputs and sizes declared, aliases of one type."""
+        self._verify_names()
         for key, count in Counter(i.key for i in self.inputs).items():
             if count > 1:
                 raise IRError(f"@{self.name} has {count} inputs named {key}")
@@ -93,6 +95,13 @@ class Graph:
             if self.outputs[name].type != source.type:
                 raise IRError(f"output {name} is {self.outputs[name].type}, but the input it updates is {source.type}")
 
+    def _verify_names(self) -> None:
+        names = [("%", i.key, "name") for i in self.inputs] + [("@", self.name, "name")]
+        words = [("output ", key, "word") for key in self.outputs] + [("size ", key, "word") for key in self.bounds]
+        for what, key, kind in names + words:
+            if not is_token(f"%{key}" if kind == "name" else key, kind):
+                raise IRError(f"{what}{key} cannot be written, but names must be letters, digits, `_` and inner dots")
+
     def evaluate(self, tensors: Mapping[str, Array]) -> dict[str, Array]:
         """The outputs for these inputs and weights, by key, in NumPy: the graph's meaning."""
         values = dict(self.steps(tensors))
@@ -100,8 +109,12 @@ class Graph:
 
     def steps(self, tensors: Mapping[str, Array]) -> Iterator[tuple[Value, Array]]:
         """Each value with its array, in order: what ``evaluate`` goes through."""
-        with binding(solve((i.shape, np.shape(tensors[i.key])) for i in self.inputs)):
-            yield from run(self.ops, {op: tensors[op.key] for op in self.ops if isinstance(op, Input | Weight)})
+        sizes = solve((i.shape, np.shape(tensors[i.key])) for i in self.inputs)
+        steps = run(self.ops, {op: tensors[op.key] for op in self.ops if isinstance(op, Input | Weight)})
+        for _ in self.ops:
+            with binding(sizes):   # only while this graph's own ops run, not while the caller looks at what they made
+                step = next(steps)
+            yield step
 
     def __str__(self) -> str:
         from trtc.ir.text import print_graph
@@ -114,7 +127,8 @@ class Graph:
 
         return isinstance(other, Graph) and print_graph(self, canonical=True) == print_graph(other, canonical=True)
 
-    __hash__ = object.__hash__
+    def __hash__(self) -> int:
+        return hash((self.name, tuple(i.key for i in self.inputs), tuple(self.outputs)))
 
 
 def ordered(outputs: Iterable[Value], first: Iterable[Value] = ()) -> tuple[Op, ...]:

@@ -36,5 +36,13 @@ def tokens(text: str, file: str) -> list[Token]:
         if kind != "skip":
             found.append(Token(kind, match.group(), Source(file, text, at, match.end())))
         at = match.end()
-    end = len(text.rstrip())
+    end = len(text.rstrip())   # trailing space is no place to point at
     return [*found, Token("end", "end of text", Source(file, text, end, end + 1))]
+
+
+def is_token(text: str, kind: str) -> bool:
+    """Whether a whole text is one token of a kind: whether it can stand where the parser wants one."""
+    try:
+        return [(t.kind, t.text) for t in tokens(text, "")][:-1] == [(kind, text)]
+    except ParseError:
+        return False

@@ -6,10 +6,11 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 
-from trtc.ir.graph import Graph
+from trtc.ir.graph import Graph, ordered
 from trtc.ir.op import Array, Op, Result, Value
 from trtc.ir.ops import Constant, Weight
 
@@ -52,9 +53,10 @@ def materialize(value: Value, tensors: Mapping[str, Array], release: Callable[[s
 
     Args:
         tensors: each weight by its key; a view of a mapped file serves.
-        release: told each key whose tensor has been read, so that its pages can leave memory.
+        release: told each key whose tensor has been read, so that its pages can leave memory; not of those that the
+            result is, or may be, a view of: they are the caller's to release (``weights_of``).
     """
-    order = Graph("", (), {"": value}, {}).ops
+    order = ordered([value])
     left = Counter(v for op in order for v in op.operands.values())
     left[value] += 1
     arrays: dict[Value, Array] = {}
@@ -62,13 +64,16 @@ def materialize(value: Value, tensors: Mapping[str, Array], release: Callable[[s
         if isinstance(op, Weight):
             arrays[op] = tensors[op.key]
             continue
-        assert not isinstance(op, Result), "an op with several results is no constant expression"
-        arrays[op] = op.evaluate(*op.arguments(arrays))
+        if not isinstance(op, Result):
+            with np.errstate(all="ignore"):
+                made: Any = op.evaluate(*op.arguments(arrays))
+            several = cast("tuple[Array, ...]", made if isinstance(made, tuple) else (made,))
+            arrays.update((result, array) for result, array in zip(op.results, several, strict=True) if left[result])
         for operand in op.operands.values():
             left[operand] -= 1
             if not left[operand] and operand in arrays:
                 held = arrays.pop(operand)
-                if isinstance(operand, Weight) and not np.may_share_memory(held, arrays[op]):
+                if isinstance(operand, Weight) and not any(np.may_share_memory(held, a) for a in arrays.values()):
                     release(operand.key)
     return arrays[value]
 
@@ -95,4 +100,4 @@ def stream(
 
 def weights_of(value: Value) -> list[str]:
     """The keys of the weights that a constant expression reads."""
-    return [op.key for op in Graph("", (), {"": value}, {}).ops if isinstance(op, Weight)]
+    return [op.key for op in ordered([value]) if isinstance(op, Weight)]

@@ -95,9 +95,11 @@ def _evaluate_decomposed(op: Op, *arrays: Any) -> Any:
     if parts is None:
         raise NotImplementedError(f"{type(op).__name__} does not say what it means")
     outputs = parts if isinstance(parts, tuple) else (parts,)
-    flat = [a for array in arrays if array is not None for a in (array if isinstance(array, tuple) else (array,))]
-    values = dict(zip(op.operands.values(), flat, strict=True))
-    values.update(run(ordered(outputs, values), values))
+    flat: list[Array] = []
+    for given in arrays:
+        flat += given if isinstance(given, tuple) else [] if given is None else [given]
+    known = dict(zip(op.operands.values(), flat, strict=True))
+    values = known | dict(run(ordered(outputs, known), known))
     found = tuple(values[v] for v in outputs)
     return found if len(op.types) > 1 else found[0]
 
@@ -109,9 +111,10 @@ class Op(Value):
 
     A subclass states its operands (fields annotated ``Value``, ``Value | None`` or ``tuple[Value, ...]``), its
     attributes (all other fields), ``infer`` (the result's type, or an ``IRError``) and ``evaluate`` (its meaning on
-    NumPy arrays: one argument an operand field, in order; left out, it is what the decomposition means). Types are inferred on construction, so an ill-typed op
-    cannot exist. An op with several results infers a tuple of types; ``op.results`` are its values, the op itself
-    being the first. ``decompose`` states the same meaning in simpler ops; a primitive has none.
+    NumPy arrays: one argument an operand field, in order; left out, it is what the decomposition means). Types are
+    inferred on construction, so an ill-typed op cannot exist. An op with several results infers a tuple of types;
+    ``op.results`` are its values, the op itself being the first. ``decompose`` states the same meaning in simpler ops;
+    a primitive has none.
     """
 
     name: ClassVar[str] = ""
@@ -132,11 +135,13 @@ class Op(Value):
     def __post_init__(self) -> None:
         try:
             inferred = self.infer()
+            found = inferred if isinstance(inferred, tuple) else (inferred,)
+            empty = next((str(t) for t in found for s in t.shape if isinstance(s, int) and s < 1), "")
+            require(not empty, f"the result is {empty}, but sizes must be positive")
         except IRError as error:
             operands = [f"{k} : {v.type}" for k, v in self.operands.items()]
             message = f"{self.name}: {error.message}" + (f", at {self.loc}" if self.loc and not self.source else "")
             raise IRError(message, *operands, *error.facts, source=self.source) from None
-        found = inferred if isinstance(inferred, tuple) else (inferred,)
         object.__setattr__(self, "types", found)
         object.__setattr__(self, "type", found[0])
 

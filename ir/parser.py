@@ -16,6 +16,7 @@ from trtc.ir.printer import VERSION
 from trtc.ir.types import DTYPES, Dim, DType, Size, TensorType
 
 T = TypeVar("T")
+MAX_DIGITS = 20   # i64 has 19 and a sign
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r"}
 
 
@@ -70,12 +71,32 @@ class Parser:
             found.append(item())
         return found
 
+    def keyed(self, item: Callable[[], tuple[str, T]], close: str) -> dict[str, T]:
+        """Items up to a closing mark by their keys, each given once."""
+        found: dict[str, T] = {}
+
+        def one() -> None:
+            where = self.here.source
+            key, value = item()
+            if key in found:
+                raise self.error(f"{key} is given twice", at=where)
+            found[key] = value
+
+        self.listed(one, close)
+        return found
+
     # --- types and attributes
 
     def integer(self) -> int:
         token = self.take_kind("number", "an integer")
         if not token.text.removeprefix("-").isdigit():
             raise self.error(f"expected an integer, found `{token.text}`", at=token.source)
+        return self._integer(token)
+
+    def _integer(self, token: Token) -> int:
+        if len(token.text) > MAX_DIGITS:
+            message = f"the number has {len(token.text)} digits, but must have {MAX_DIGITS} at most"
+            raise self.error(message, at=token.source)
         return int(token.text)
 
     def size(self) -> Size:
@@ -118,8 +139,8 @@ class Parser:
         return "".join(_ESCAPES.get(e := next(body), e) if c == "\\" else c for c in body)
 
     def number(self) -> float:
-        text = self.take_kind("number", "a number").text
-        return int(text) if text.removeprefix("-").isdigit() else float(text)
+        token = self.take_kind("number", "a number")
+        return self._integer(token) if token.text.removeprefix("-").isdigit() else float(token.text)
 
     def literal(self, hint: Any) -> Any:
         """An attribute of the type that its field is annotated with."""
@@ -133,7 +154,12 @@ class Parser:
             inner = typing.get_args(hint)[0]
             return tuple(self.listed(lambda: self.literal(inner), "]"))
         readers: dict[Any, Callable[[], Any]] = {
-            int: self.integer, float: self.number, str: self.string, DType: self.dtype, Size: self.size, TensorType: self.type
+            int: self.integer,
+            float: self.number,
+            str: self.string,
+            DType: self.dtype,
+            Size: self.size,
+            TensorType: self.type,
         }
         return readers[hint]()
 
@@ -145,11 +171,15 @@ class Parser:
         name = self.take_kind("name", "a graph name such as @main").text[1:]
         self.take("(")
         inputs = tuple(self.listed(self._input, ")"))
-        bounds = dict(self.listed(self._bound, "{")) if self.accept("where") else self.take("{") and {}
+        bounds: dict[str, tuple[int, int]] = {}
+        if self.accept("where"):
+            bounds = self.keyed(self._bound, "{")
+        else:
+            self.take("{")
         while self.here.text != "return":
             self.statement()
         self.take("return")
-        outputs = dict(self.listed(self._output, "}"))
+        outputs = self.keyed(self._output, "}")
         self.take_kind("end", "the end of the text")
         graph = Graph(name, inputs, outputs, bounds)
         graph.verify()
@@ -241,7 +271,10 @@ class Parser:
             else:
                 key = self.take_kind("word", "an operand")
                 if key.text not in optional:
-                    raise self.error(f"{kind.name} has no operand `{key.text}`", *nearest(key.text, optional), at=key.source)
+                    known = nearest(key.text, optional)
+                    raise self.error(f"{kind.name} has no operand `{key.text}`", *known, at=key.source)
+                if key.text in named:
+                    raise self.error(f"{key.text} is given twice", at=key.source)
                 self.take("=")
                 named[key.text] = self.value()
             if not self.accept(","):
@@ -259,14 +292,15 @@ class Parser:
             self.take("=")
             return key.text, self.literal(fields[key.text].hint)
 
-        return dict(self.listed(one, "}"))
+        return self.keyed(one, "}")
 
     def _arguments(self, kind: type[Op], listed: list[Value], given: dict[str, Any], word: Token) -> dict[str, Any]:
         required = [f for f in kind.fields if f.is_operand and not f.optional]
         variadic = bool(required) and required[-1].variadic
-        if len(listed) < len(required) - variadic or (len(listed) > len(required) and not variadic):
-            want = f"{len(required) - variadic}{' or more' if variadic else ''}"
-            raise self.error(f"{kind.name} takes {want} operands, but {len(listed)} are given", at=word.source)
+        least = len(required) - variadic
+        if len(listed) < least or (len(listed) > least and not variadic):
+            want = f"{least}{' or more' if variadic else ''} operand{'' if least == 1 and not variadic else 's'}"
+            raise self.error(f"{kind.name} takes {want}, but {len(listed)} are given", at=word.source)
         for i, f in enumerate(required):
             given[f.name] = tuple(listed[i:]) if f.variadic else listed[i]
         for f in kind.fields:
@@ -281,4 +315,3 @@ class Parser:
         loc = self.string()
         self.take(")")
         return loc
-

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import Any
+from collections.abc import Iterator
+from itertools import count
+from typing import Any, cast
 
 from trtc.ir.graph import Graph
 from trtc.ir.op import Op, Result, Value
 from trtc.ir.ops.leaves import Input
 
 VERSION = 1
+_ESCAPES = str.maketrans({"\\": r"\\", '"': r'\"', "\n": r"\n", "\t": r"\t", "\r": r"\r"})
 
 
 def print_graph(graph: Graph, *, canonical: bool = False) -> str:
@@ -26,14 +28,13 @@ def print_graph(graph: Graph, *, canonical: bool = False) -> str:
 
 def _names(graph: Graph, canonical: bool) -> dict[Value, str]:
     names: dict[Value, str] = {i: f"%{i.key}" for i in graph.inputs}
-    taken: Counter[str] = Counter(i.key for i in graph.inputs)
+    taken, numbers = set(names.values()), dict[str, Iterator[int]]()
     for op in graph.ops:
         if op not in names and not isinstance(op, Result):
-            hint = "" if canonical else op.name
+            stem = "%" if canonical else f"%{op.name}_"
             for result in op.results:
-                number = taken[hint]
-                taken[hint] += 1
-                names[result] = f"%{hint}_{number}" if hint else f"%{number}"
+                free = (f"{stem}{n}" for n in numbers.setdefault(stem, count()))
+                names[result] = next(name for name in free if name not in taken)   # an input may be named so
     return names
 
 
@@ -41,13 +42,11 @@ def _line(op: Op, names: dict[Value, str], canonical: bool) -> str:
     targets = ", ".join(names[r] for r in op.results)
     operands: list[str] = []
     for f in op.fields:
-        value = getattr(op, f.name)
+        value: Any = getattr(op, f.name)
         if f.variadic:
             operands += [names[v] for v in value]
-        elif f.optional and value is not None:
-            operands.append(f"{f.name} = {names[value]}")
-        elif f.is_operand and not f.optional:
-            operands.append(names[value])
+        elif f.is_operand and value is not None:
+            operands.append(f"{f.name} = {names[value]}" if f.optional else names[value])
     attributes = [
         f"{f.name} = {literal(value)}"
         for f in op.fields
@@ -64,9 +63,13 @@ def literal(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r")
-        return f'"{escaped}"'
+        return f'"{value.translate(_ESCAPES)}"'
     if isinstance(value, tuple):
-        items: tuple[Any, ...] = value
-        return f"[{', '.join(map(literal, items))}]"
-    return repr(value) if isinstance(value, float) else str(value)
+        return f"[{', '.join(map(literal, cast('tuple[Any, ...]', value)))}]"
+    return _number(float(value)) if isinstance(value, float) else str(value)
+
+
+def _number(value: float) -> str:
+    """A float such that equal numbers have one text: a whole one as the integer that it is."""
+    whole = value.is_integer() and abs(value) < 2**53 and str(value) != "-0.0"
+    return str(int(value)) if whole else repr(value)

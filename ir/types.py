@@ -138,6 +138,13 @@ class DType:
     def is_float(self) -> bool:
         return self.kind == "float"
 
+    @property
+    def span(self) -> tuple[int, int]:
+        """The least and greatest number of an integer type or bool."""
+        if self.kind == "int":
+            return -(1 << (self.bits - 1)), (1 << (self.bits - 1)) - 1
+        return 0, 1 if self.kind == "bool" else (1 << self.bits) - 1
+
     def __getitem__(self, shape: Size | str | tuple[Size | str, ...]) -> TensorType:
         sizes = shape if isinstance(shape, tuple) else (shape,)
         return TensorType(self, tuple(Dim.named(s) if isinstance(s, str) else s for s in sizes))

@@ -5,8 +5,21 @@ from __future__ import annotations
 from trtc.ir.graph import Graph
 from trtc.ir.op import Value
 from trtc.ir.ops import (
-    Add, Broadcast, Cast, Concat, Constant, Div, Mul, Neg, Reshape, SizeOf, Slice, Sub, Transpose, scalar,
-)   # fmt: skip
+    Add,
+    Broadcast,
+    Cast,
+    Concat,
+    Constant,
+    Div,
+    Mul,
+    Neg,
+    Reshape,
+    SizeOf,
+    Slice,
+    Sub,
+    Transpose,
+    scalar,
+)
 from trtc.passes.base import Pass
 from trtc.passes.rewrite import apply
 
@@ -62,13 +75,31 @@ def concat_of_concats(op: Concat) -> Value | None:
     return Concat(tuple(flat), op.axis) if len(flat) > len(op.parts) else None
 
 
+def concat_of_casts(op: Concat, graph: Graph) -> Value | None:
+    """concat(cast(a), cast(b))  ->  cast(concat(a, b)), of weights that widen: what is stored stays narrow"""
+    narrow = [part.x for part in op.parts if isinstance(part, Cast) and part.x.dtype.bits < op.dtype.bits]
+    of_one_type = len(narrow) == len(op.parts) and len({x.dtype for x in narrow}) == 1
+    return Cast(Concat(tuple(narrow), op.axis), op.dtype) if of_one_type and graph.is_constant(op) else None
+
+
+def slice_of_cast(op: Slice, graph: Graph) -> Value | None:
+    """slice(cast(x))  ->  cast(slice(x)), of weights that widen"""
+    match op.x:
+        case Cast(x, to) if x.dtype.bits < to.bits and graph.is_constant(op):
+            return Cast(Slice(x, op.axis, op.start, op.size), to)
+        case _:
+            return None
+
+
 def concat_of_slices(op: Concat) -> Value | None:
     """concat(x[:a], x[a:])  ->  x"""
     joined: list[Value] = []
     for part in op.parts:
         match (joined[-1] if joined else None, part):
-            case (Slice(x, a, start, size), Slice(y, b, start2, size2)) if x is y and a == b == op.axis and start + size == start2:
-                joined[-1] = Slice(x, a, start, size + size2)
+            case (Slice(x, a, start, size), Slice(y, b, next_start, more)) if (
+                x is y and a == b == op.axis and start + size == next_start
+            ):
+                joined[-1] = Slice(x, a, start, size + more)
             case _:
                 joined.append(part)
     if len(joined) == len(op.parts):
@@ -110,7 +141,16 @@ def cast_of_nothing(op: Cast) -> Value | None:
     return op.x if op.to == op.x.dtype else None
 
 
-EXACT = {("f16", "f32"), ("bf16", "f32"), ("f8e4m3", "f16"), ("f8e4m3", "bf16"), ("f8e4m3", "f32"), ("i8", "i32"), ("i8", "i64"), ("i32", "i64")}
+EXACT = {
+    ("f16", "f32"),
+    ("bf16", "f32"),
+    ("f8e4m3", "f16"),
+    ("f8e4m3", "bf16"),
+    ("f8e4m3", "f32"),
+    ("i8", "i32"),
+    ("i8", "i64"),
+    ("i32", "i64"),
+}
 """Casts that lose nothing."""
 
 
@@ -176,7 +216,8 @@ def size_of_known(op: SizeOf, graph: Graph) -> Value | None:
 
 
 RULES = (
-    slice_of_all, slice_of_slice, slice_of_concat, concat_of_one, concat_of_concats, concat_of_slices,
-    transpose_of_nothing, transpose_of_transpose, reshape_of_nothing, reshape_of_reshape, broadcast_of_nothing,
-    cast_of_nothing, cast_of_cast, times_one, over_one, plus_zero, minus_zero, sum_minus_part, double_neg, size_of_known,
+    slice_of_all, slice_of_slice, slice_of_concat, slice_of_cast, concat_of_one, concat_of_concats, concat_of_casts,
+    concat_of_slices, transpose_of_nothing, transpose_of_transpose, reshape_of_nothing, reshape_of_reshape,
+    broadcast_of_nothing, cast_of_nothing, cast_of_cast, times_one, over_one, plus_zero, minus_zero, sum_minus_part,
+    double_neg, size_of_known,
 )   # fmt: skip

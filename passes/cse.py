@@ -5,6 +5,7 @@ from __future__ import annotations
 from trtc.ir.graph import Graph
 from trtc.ir.op import Op, Result, Value
 from trtc.ir.ops import Input
+from trtc.ir.printer import literal
 from trtc.passes.base import Pass
 
 
@@ -18,7 +19,7 @@ class CommonSubexpressions(Pass, name="cse"):
             if isinstance(op, Input | Result):
                 continue
             operands = tuple((k, new.get(v, v)) for k, v in op.operands.items())
-            key = (type(op), op.types, operands, tuple((k, repr(v)) for k, v in op.attributes.items()))
+            key = (type(op), op.types, operands, tuple((k, literal(v)) for k, v in op.attributes.items()))
             if (earlier := first.setdefault(key, op)) is not op:
                 new.update(zip(op.results, earlier.results, strict=True))
         return graph.replace(new)

@@ -2,41 +2,48 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from trtc.ir.op import Value
 from trtc.ir.ops import Attention, Broadcast, Cast, Constant, Div, MatMul, Mul, Reshape, Softmax, Tanh, Transpose, Where
-from trtc.ir.types import f32
+from trtc.ir.types import DType, bf16, f16, f32
 from trtc.passes.attention_mask import Mask, read_mask
 from trtc.passes.rewrite import Skip, rewrite
+
+HIDDEN = -1e4   # scores at most this weigh nothing beside ordinary ones
 
 
 @rewrite("fuse-attention")
 def fuse_attention(op: MatMul) -> Value | Skip | None:
     """softmax(scale * q @ k.T where visible) @ v  ->  attention(q, k, v), with grouped heads, lengths, window, cap"""
-    weights = _past(op.a, Cast, Reshape)
+    weights = _past(op.a)
     if not isinstance(weights, Softmax):
         return None
     if weights.axis != weights.type.rank - 1:
-        return Skip(f"the softmax is over axis {weights.axis}, but must be over the last")
+        return Skip(f"the softmax is over axis {weights.axis}, but must be over the last, {weights.type.rank - 1}")
     scores = _read_scores(weights.x)
     if isinstance(scores, Skip):
         return scores
-    q, k, v = _heads(scores.product.a), _heads(scores.product.b), _heads(op.b)
-    if not (q and k and v) or q.swapped or v.swapped or not k.swapped:
+    q, k, v = (_heads(x, op.dtype) for x in (scores.product.a, scores.product.b, op.b))
+    if not (q and k and v) or q.swapped or q.expanded or v.swapped or not k.swapped:
         return Skip("q, k and v are not [B, heads, tokens, head size] with heads in groups")
-    (batch, heads, tokens, _), kv_heads = q.of.shape, k.of.shape[1]
-    if not (isinstance(heads, int) and isinstance(kv_heads, int) and heads % kv_heads == 0) or v.of.shape[1] != kv_heads:
-        return Skip(f"q has {heads} heads, k {kv_heads} and v {v.of.shape[1]}")
-    if q.expanded or not _grouped(scores.product, op, heads, kv_heads):
-        return Skip("heads of q do not read the key heads in consecutive groups")
-    mask = read_mask(scores.visible, q.of, k.of) if scores.visible else Mask()
+    if why := _unfit(scores.product, op, q.of, k.of, v.of):
+        return Skip(why)
+    mask = read_mask(scores.visible, q.of, k.of, scores.rank) if scores.visible else Mask()
     if isinstance(mask, Skip):
         return mask
     fused = Attention(
-        q.of, k.of, v.of, mask.lengths, mask.other,
-        scale=scores.scale, causal=mask.causal, window=mask.window, softcap=scores.softcap,
-    )   # fmt: skip
+        q.of,
+        k.of,
+        v.of,
+        mask.lengths,
+        mask.other,
+        scale=scores.scale,
+        causal=mask.causal,
+        window=mask.window,
+        softcap=scores.softcap,
+    )
     return Reshape(fused, op.shape)
 
 
@@ -45,56 +52,55 @@ class Scores:
     """What leads from the product q @ k.T to the softmax."""
 
     product: MatMul
-    scale: float = 1.0
-    softcap: float = 0.0
-    visible: Value | None = None
+    scale: float
+    softcap: float
+    visible: Value | None
+    rank: int   # of the scores where the mask is applied
 
 
 def _read_scores(value: Value) -> Scores | Skip:
-    value = _past(value, Cast, Reshape)
-    visible = None
+    value = _past(value)
+    visible, rank = None, value.type.rank
     if isinstance(value, Where):
-        if not isinstance(value.b, Constant) or max(value.b.values) > -1e4:
+        if not isinstance(value.b, Constant) or max(value.b.values) > HIDDEN:
             return Skip("hidden scores are not set to a large negative number")
-        visible, value = value.condition, _past(value.a, Cast, Reshape)
-    outer, value = _factor(value)
+        if value.a.shape != value.shape:
+            return Skip(f"the mask widens the scores {value.a.type} to {value.type}")
+        visible, value = value.condition, value.a
+    scale, value = _factor(value)
     softcap = 0.0
-    if isinstance(value, Tanh):
-        inner, value = _factor(_past(value.x, Cast, Reshape))
-        scale, value = _factor(value)
-        if abs(outer * inner - 1) > 1e-3:
-            if abs(outer * inner * scale) == 0:
-                return Skip("scores are capped by zero")
-        softcap, outer = outer, inner * outer * scale
-    value = _past(value, Cast, Reshape)
-    return Scores(value, outer, softcap, visible) if isinstance(value, MatMul) else Skip("scores are no matrix product")
+    if isinstance(value, Tanh):   # softcap * tanh(inner * product) = softcap * tanh(scale * product / softcap)
+        inner, value = _factor(value.x)
+        softcap, scale = abs(scale), inner * scale
+    if not scale or not math.isfinite(scale):
+        return Skip(f"scores are scaled by {scale:g}")
+    return Scores(value, scale, softcap, visible, rank) if isinstance(value, MatMul) else Skip("scores are no product")
 
 
 def _factor(value: Value) -> tuple[float, Value]:
     """A value as number * other value, through multiplications and divisions by constants."""
     factor = 1.0
     while True:
+        value = _past(value)
         match value:
-            case Mul(x, Constant((c,))) | Mul(Constant((c,)), x):
+            case Mul(x, Constant((c,))) | Mul(Constant((c,)), x) if x.shape == value.shape:
                 factor, value = factor * c, x
-            case Div(x, Constant((c,))):
+            case Div(x, Constant((c,))) if x.shape == value.shape and c:
                 factor, value = factor / c, x
-            case Reshape(x) if isinstance(x, Mul | Div | MatMul | Tanh | Reshape):
-                value = x
             case _:
                 return factor, value
 
 
-def _past(value: Value, *kinds: type[Cast] | type[Reshape]) -> Value:
+def _past(value: Value) -> Value:
     """What a value is before casts to and from f32, and regrouped heads."""
-    while isinstance(value, kinds):
-        if isinstance(value, Reshape) and not _regroups(value):
-            break
-        if isinstance(value, Cast) and f32 not in (value.to, value.x.dtype):
-            break
-        assert isinstance(value, Cast | Reshape)
-        value = value.x
-    return value
+    while True:
+        match value:
+            case Reshape(x) if _regroups(value):
+                value = x
+            case Cast(x, to) if f32 in (to, x.dtype) and {to, x.dtype} <= {f32, f16, bf16}:
+                value = x
+            case _:
+                return value
 
 
 def _regroups(op: Reshape) -> bool:
@@ -110,7 +116,8 @@ class _Heads:
     expanded: bool   # key heads were repeated on the way
 
 
-def _heads(value: Value) -> _Heads | None:
+def _heads(value: Value, dtype: DType) -> _Heads | None:
+    """Where q, k or v comes from: four axes, of the element type that the result has."""
     swapped = expanded = False
     while True:
         match value:
@@ -120,14 +127,25 @@ def _heads(value: Value) -> _Heads | None:
                 value, swapped = x, not swapped
             case Broadcast(x, sizes) if len(sizes) == 5 and x.shape == (*sizes[:2], 1, *sizes[3:]):
                 value, expanded = x, True
+            case Cast(x, to) if to == f32 and x.dtype == dtype:
+                value = x
             case _:
                 return _Heads(value, swapped, expanded) if value.type.rank == 4 else None
 
 
-def _grouped(product: MatMul, result: MatMul, heads: int, kv_heads: int) -> bool:
-    """Whether both products pair head h of q with head h // (heads / kv_heads) of k and v."""
-    def pairs(a: Value, b: Value) -> bool:
+def _unfit(product: MatMul, result: MatMul, q: Value, k: Value, v: Value) -> str:
+    """Why attention cannot take q, k and v; empty where it can."""
+    heads, kv_heads = q.shape[1], k.shape[1]
+    if not (q.dtype == k.dtype == v.dtype == result.dtype):
+        return f"q is {q.dtype}, k {k.dtype} and v {v.dtype}, but the result is {result.dtype}"
+    if q.shape[0] != k.shape[0] or k.shape[:3] != v.shape[:3]:
+        return f"q is {q.type}, k {k.type} and v {v.type}"
+    if not (isinstance(heads, int) and isinstance(kv_heads, int) and heads % kv_heads == 0):
+        return f"q has {heads} heads, and k {kv_heads}"
+
+    def in_groups(a: Value, b: Value) -> bool:
         left, right = a.shape[1:-2], b.shape[1:-2]
         return (left, right) in (((heads,), (heads,)), ((kv_heads, heads // kv_heads), (kv_heads, 1)))
 
-    return pairs(product.a, product.b) and pairs(result.a, result.b)
+    grouped = in_groups(product.a, product.b) and in_groups(result.a, result.b)
+    return "" if grouped else "heads of q do not read the key heads in consecutive groups"

@@ -28,6 +28,8 @@ def fuse_rms_norm(op: Mul) -> Value | Skip | None:
         return Skip(f"the mean is over axis {axis}, but must be over the last, {x.type.rank - 1}")
     if x.dtype != to:
         return Skip(f"x is {x.dtype}, but the result {to}")
+    if normal.shape != x.shape:
+        return Skip(f"eps widens x, {x.type}, to {normal.type}")
     if weight.shape != x.shape[-1:]:
         return Skip(f"the gain is {weight.type}, but must be {x.dtype[x.shape[-1]]}")
     if eps <= 0:

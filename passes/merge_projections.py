@@ -27,14 +27,15 @@ class MergeProjections(Pass, name="merge-projections"):
                 new.update(self._merged([op for op in linears if (op.bias is not None) is biased], graph))
         return graph.replace(new)
 
-    def _merged(self, group: list[Linear], graph: Graph) -> dict[Value, Value]:
-        constant = [op for op in group if all(graph.is_constant(v) for v in (op.weight, op.bias) if v)]
-        widths = [w for op in constant if isinstance(w := op.shape[-1], int)]
-        if not 1 < len(group) == len(widths) or sum(widths) > self.max_width:
+    def _merged(self, linears: list[Linear], graph: Graph) -> dict[Value, Value]:
+        group = [op for op in linears if all(graph.is_constant(v) for v in (op.weight, op.bias) if v)]
+        widths = [w for op in group if isinstance(w := op.shape[-1], int)]
+        if len(group) < 2 or sum(widths) > self.max_width:
             return {}
         biases = tuple(op.bias for op in group if op.bias)
         weight = Concat(tuple(op.weight for op in group), 0, loc=group[0].loc)
-        joint = Linear(group[0].x, weight, Concat(biases, 0, loc=group[0].loc) if biases else None, loc=_joint_loc(group))
+        bias = Concat(biases, 0, loc=group[0].loc) if biases else None
+        joint = Linear(group[0].x, weight, bias, loc=_joint_loc(group))
         starts = [sum(widths[:i]) for i in range(len(group))]
         last = joint.type.rank - 1
         return {op: Slice(joint, last, s, w, loc=op.loc) for op, s, w in zip(group, starts, widths, strict=True)}

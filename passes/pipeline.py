@@ -43,7 +43,7 @@ class Pipeline:
     passes: tuple[Pass, ...]
 
     def run(self, graph: Graph, *observers: Observer, limit: int | None = None) -> Graph:
-        """The graph after the passes (the first ``limit`` of them); each result is verified, then shown to observers."""
+        """The graph after the passes, or the first ``limit``; each result is verified, then shown to observers."""
         for number, a_pass in enumerate(self.passes[:limit], 1):
             start = time.perf_counter()
             try:
@@ -81,23 +81,23 @@ class Pipeline:
 
 def _passes(name: str, options: list[str], where: Source) -> tuple[Pass, ...]:
     if name in PRESETS:
-        given = dict(option.partition("=")[::2] for option in options)
+        given = {key: value for key, _, value in (option.partition("=") for option in options)}
         return Pipeline.parse(PRESETS[name].text(given, where)).passes
     if name not in PASSES:
         raise ParseError(f"unknown pass `{name}`", *nearest(name, [*PASSES, *PRESETS]), source=where)
     kind = PASSES[name]
     hints = get_type_hints(kind)
-    types = {f.name: hints[f.name] for f in dataclasses.fields(kind)}
+    fields = {f.name.replace("_", "-"): f for f in dataclasses.fields(kind)}
     values: dict[str, Any] = {}
     for option in options:
         key, _, value = option.partition("=")
-        if key.replace("-", "_") not in types:
-            known = ", ".join(k.replace("_", "-") for k in types) or "none"
-            raise ParseError(f"pass `{name}` has no option `{key}`", f"its options: {known}", source=where)
-        values[key.replace("-", "_")] = _value(name, key, value, types[key.replace("-", "_")], where)
-    for f in dataclasses.fields(kind):
+        if key not in fields:
+            known = f"its options: {', '.join(fields) or 'none'}"
+            raise ParseError(f"pass `{name}` has no option `{key}`", known, source=where)
+        values[fields[key].name] = _value(name, key, value, hints[fields[key].name], where)
+    for key, f in fields.items():
         if f.name not in values and f.default is dataclasses.MISSING:
-            raise ParseError(f"pass `{name}` needs the option `{f.name}`", f"help: {name}{{{f.name}=...}}", source=where)
+            raise ParseError(f"pass `{name}` needs the option `{key}`", f"help: {name}{{{key}=...}}", source=where)
     return (kind(**values),)
 
 

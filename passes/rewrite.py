@@ -67,7 +67,8 @@ def apply(graph: Graph, rules: Sequence[Rule], name: str) -> Graph:
         if not found:
             return graph
         graph = graph.replace(found)
-    raise PassError(f"{name}: rule {latest} still applies after {ROUNDS} rounds, but must come to an end", "help: does it undo itself?")
+    message = f"{name}: rule {latest} still applies after {ROUNDS} rounds, but must come to an end"
+    raise PassError(message, "help: does it match what it makes?")
 
 
 @cache
@@ -83,8 +84,7 @@ def _try(rule: Rule, op: Op, graph: Graph, name: str) -> Mapping[Value, Value]:
     if isinstance(answer, Skip):
         log.info("%s skipped %s at %s: %s", name, op.name, op.loc or "?", answer.reason)
         return {}
-    if isinstance(answer, Value):
-        answer = {op: answer}
-    if answer:
+    found: Mapping[Value, Value] = {op: answer} if isinstance(answer, Value) else answer or {}
+    if found:
         log.info("%s applied to %s at %s", name, op.name, op.loc or "?")
-    return answer or {}
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from trtc.ir.errors import PassError
 from trtc.ir.graph import Graph
 from trtc.ir.op import Op, Value, at
 from trtc.ir.ops import Cast, Constant, Input
@@ -23,17 +24,24 @@ class Widen(Pass, name="widen"):
     wide: str = "f32"
 
     def run(self, graph: Graph) -> Graph:
-        return widen(graph, DTYPES[self.narrow], DTYPES[self.wide])
+        return widen(graph, _dtype(self.narrow), _dtype(self.wide))
+
+
+def _dtype(name: str) -> DType:
+    if name not in DTYPES:
+        raise PassError(f"widen: unknown element type `{name}`", f"help: one of {', '.join(DTYPES)}")
+    return DTYPES[name]
 
 
 def widen(graph: Graph, narrow: DType, wide: DType) -> Graph:
     """The graph computed in ``wide`` wherever it was in ``narrow``."""
     new: dict[Value, Value] = {}
     for op in graph.ops:
-        new[op] = _widened(op, new, graph, narrow, wide)
-        if not isinstance(op, Input | Constant) and not graph.is_constant(op):
-            made = new[op]
-            new.update(zip(op.results, made.results if isinstance(made, Op) else (made,), strict=True))
+        if op in new:   # a further result of an op that is widened already
+            continue
+        made = new[op] = _widened(op, new, graph, narrow, wide)
+        if len(op.types) > 1 and isinstance(made, Op) and not graph.is_constant(op):
+            new.update(zip(op.results, made.results, strict=True))
     inputs = tuple(i for key in graph.inputs if isinstance(i := new[key], Input))
     return replace(graph, inputs=inputs, outputs={k: new[v] for k, v in graph.outputs.items()})
 

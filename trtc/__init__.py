@@ -10,14 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trtc.compile import compile
+    from trtc.compiler import compile
     from trtc.runtime.bundle import EngineBundle
     from trtc.runtime.generate import load
 
 __version__ = "0.1.0"
 __all__ = ["EngineBundle", "__version__", "compile", "load"]
 
-_HOME = {"compile": "trtc.compile", "EngineBundle": "trtc.runtime.bundle", "load": "trtc.runtime.generate"}
+_HOME = {"compile": "trtc.compiler", "EngineBundle": "trtc.runtime.bundle", "load": "trtc.runtime.generate"}
 
 
 def __getattr__(name: str) -> Any:

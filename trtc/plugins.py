@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import traceback
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -25,9 +26,12 @@ def load_file(path: str | Path) -> None:
     sys.modules[name] = module   # dataclasses and get_type_hints look it up while it runs
     try:
         spec.loader.exec_module(module)
-    except BaseException:
+    except Exception as error:
         del sys.modules[name]
-        raise
+        if isinstance(error, TrtcError):
+            raise
+        at = [f"at {path}:{f.lineno}" for f in traceback.extract_tb(error.__traceback__) if f.filename == str(file)]
+        raise TrtcError(f"{path} cannot be loaded: {type(error).__name__}: {error}", *at[-1:]) from None
 
 
 def load_installed() -> None:

@@ -13,7 +13,7 @@ from trtc.backend.onnx.lower.registry import onnx_module
 from trtc.ir.graph import Graph
 from trtc.ir.materialize import Stored, frontier, stream, weights_of
 from trtc.ir.op import Array, Op, Result, Value
-from trtc.ir.ops import Cast, Constant, Input, Weight
+from trtc.ir.ops import Cast, Constant, Input
 from trtc.ir.types import TensorType
 
 OPSET, IR_VERSION = 24, 11
@@ -45,7 +45,7 @@ def build(
     Result:
         What engine.json says of this rank: the engine's file, its inputs and outputs.
     """
-    stored = frontier(graph, is_widening)
+    stored = stored_constants(graph)
     places = _places(stored)
     model = _model(graph, stored, places)
     total = sum(places[s.name][1] for s in stored)
@@ -65,7 +65,31 @@ def build(
 
 def stored_bytes(graph: Graph) -> int:
     """The bytes of weights that the engine of a graph stores."""
-    return sum(s.value.type.nbytes() for s in frontier(graph, is_widening))
+    return sum(s.value.type.nbytes() for s in stored_constants(graph))
+
+
+def emitted(graph: Graph) -> list[Op]:
+    """The ops that become nodes: those that depend on inputs, and the widening casts that are read as they are."""
+    found = [op for op in graph.ops if not graph.is_constant(op)]
+    read = {v for op in found for v in op.operands.values()} | set(graph.outputs.values())
+    return [op for op in graph.ops if op in read and is_widening(op) and graph.is_constant(op)] + found
+
+
+def stored_constants(graph: Graph) -> list[Stored]:
+    """The constants that the engine stores, in order of use; those that only the outputs read come last."""
+    ops = emitted(graph)
+    read = {v for op in ops for v in op.operands.values()}
+    stored = [s for s in frontier(graph, is_widening) if s.value in read]
+    known = {s.value for s in stored} | set(ops)
+    return stored + [
+        Stored(f"{name}.constant", v)
+        for name, v in graph.outputs.items()
+        if v not in known and graph.is_constant(v) and not _is_literal(v)
+    ]
+
+
+def _is_literal(value: Value) -> bool:
+    return isinstance(value, Constant) and value.type.numel() == 1
 
 
 def _places(stored: list[Stored]) -> dict[str, tuple[int, int]]:
@@ -81,7 +105,7 @@ def _places(stored: list[Stored]) -> dict[str, tuple[int, int]]:
 
 def _write(file: HashingFile, array: Array, offset: int) -> None:
     file.write(b"\0" * (offset - file.bytes))
-    file.write(memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8)))
+    file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
 def _model(graph: Graph, stored: list[Stored], places: Mapping[str, tuple[int, int]]) -> Any:
@@ -95,25 +119,22 @@ def _model(graph: Graph, stored: list[Stored], places: Mapping[str, tuple[int, i
     }
     to = Emitter(names, sizes)
     for op in graph.ops:
-        if isinstance(op, Constant) and op.type.numel() == 1 and op not in names:
+        if isinstance(op, Constant) and _is_literal(op):
             names[op] = to.literal(op.evaluate(), op.dtype.numpy)
-        elif not isinstance(op, Input | Weight | Result) and op not in names and _is_emitted(op, graph):
+    for op in emitted(graph):
+        if not isinstance(op, Input | Result):
             to.emit(op)
     outputs = [o["name"] for o in io["outputs"]]
     _name_outputs(to, [names[v] for v in graph.outputs.values()], outputs)
-    helper, typed = to.onnx.helper, lambda values: [_typed(to, n, v) for n, v in values]
+    helper = to.onnx.helper
     body = helper.make_graph(
         to.nodes, graph.name,
-        typed((i.key, i.type) for i in graph.inputs),
-        typed(zip(outputs, (v.type for v in graph.outputs.values()), strict=True)),
+        [_typed(to, i.key, i.type) for i in graph.inputs],
+        [_typed(to, name, v.type) for name, v in zip(outputs, graph.outputs.values(), strict=True)],
         [*_literals(to), *(_external(to, s, *places[s.name]) for s in stored)],
     )   # fmt: skip
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)]
     return helper.make_model(body, opset_imports=opsets, ir_version=IR_VERSION, producer_name="trtc")
-
-
-def _is_emitted(op: Op, graph: Graph) -> bool:
-    return not graph.is_constant(op) or is_widening(op)
 
 
 def _name_outputs(to: Emitter, made: list[str], wanted: list[str]) -> None:

@@ -3,8 +3,22 @@
 from __future__ import annotations
 
 from trtc.ir.op import Op, Value, require
-from trtc.ir.ops import Add, Attention, Gather, Iota, KVCacheUpdate, Reshape, RMSNorm, Rope, SizeOf, Slice, Sub, Transpose
-from trtc.ir.types import TensorType
+from trtc.ir.ops import (
+    Add,
+    Attention,
+    Cast,
+    Gather,
+    Iota,
+    KVCacheUpdate,
+    Reshape,
+    RMSNorm,
+    Rope,
+    SizeOf,
+    Slice,
+    Sub,
+    Transpose,
+)  # fmt: skip
+from trtc.ir.types import DType, TensorType
 
 
 class GroupQueryAttention(Op, name="onnxruntime.group_query_attention"):
@@ -16,7 +30,7 @@ class GroupQueryAttention(Op, name="onnxruntime.group_query_attention"):
         qkv: float[B, S, (Hq + 2 * Hkv) * D], the heads of q, then of k, then of v.
         key_cache, value_cache: float[B, Hkv, M, D], updated in place where both results alias them.
         lengths: i32[B], keys of each sequence, new tokens included.
-        cos, sin: float[P, R/2], by position; none for no rotation.
+        cos, sin: float[P, R/2], by position, of qkv's dtype or wider; none for no rotation.
     Attributes:
         heads, kv_heads: Hq and Hkv.
         scale, window, softcap: as of attention.
@@ -61,11 +75,15 @@ class GroupQueryAttention(Op, name="onnxruntime.group_query_attention"):
         start = Sub(self.lengths, SizeOf(self.qkv, 1))
         if self.cos and self.sin:
             positions = Add(Reshape(start, (batch, 1)), Iota(tokens))
-            cos, sin = Gather(self.cos, positions), Gather(self.sin, positions)
+            cos, sin = (_cast(Gather(table, positions), self.qkv.dtype) for table in (self.cos, self.sin))
             q, k = (Rope(x, cos, sin, interleaved=self.interleaved) for x in (q, k))
         keys, values = KVCacheUpdate(self.key_cache, k, start), KVCacheUpdate(self.value_cache, v, start)
         y = Attention(q, keys, values, self.lengths, scale=self.scale, window=self.window, softcap=self.softcap)
         return Reshape(Transpose(y, (0, 2, 1, 3)), (batch, tokens, self.heads * size)), keys, values
+
+
+def _cast(x: Value, dtype: DType) -> Value:
+    return x if x.dtype == dtype else Cast(x, dtype)
 
 
 class SkipRMSNorm(Op, name="onnxruntime.skip_rms_norm"):
@@ -93,3 +111,30 @@ class SkipRMSNorm(Op, name="onnxruntime.skip_rms_norm"):
     def decompose(self) -> tuple[Value, ...]:
         joint = Add(self.x, self.skip)
         return RMSNorm(joint, self.weight, eps=self.eps), joint
+
+
+class Split(Op, name="onnxruntime.split"):
+    """Consecutive parts of a tensor along one axis, all at once.
+
+    Operands:
+        x: any tensor.
+    Attributes:
+        axis: the axis that is cut.
+        parts: the size of each part, in order; together the whole axis.
+    Result:
+        One tensor a part.
+    """
+
+    x: Value
+    axis: int
+    parts: tuple[int, ...]
+
+    def infer(self) -> tuple[TensorType, ...]:
+        whole = self.x.shape[self.axis]
+        require(sum(self.parts) == whole, f"parts {list(self.parts)} add up to {sum(self.parts)}, but x has {whole}")
+        before, after = self.x.shape[: self.axis], self.x.shape[self.axis + 1 :]
+        return tuple(TensorType(self.x.dtype, (*before, part, *after)) for part in self.parts)
+
+    def decompose(self) -> tuple[Value, ...]:
+        starts = [sum(self.parts[:i]) for i in range(len(self.parts))]
+        return tuple(Slice(self.x, self.axis, s, n) for s, n in zip(starts, self.parts, strict=True))

@@ -28,7 +28,7 @@ def rtx() -> Any:
     try:
         return import_module("tensorrt_rtx_bindings")
     except ImportError:
-        raise MissingPackage("tensorrt_rtx_bindings", "rtx", "build TensorRT-RTX engines") from None
+        raise MissingPackage("tensorrt_rtx_bindings", "rtx", "build for target tensorrt-rtx") from None
 
 
 def dtype_of(trt: Any, dtype: DType) -> Any:

@@ -17,7 +17,9 @@ DRIVER = "CUDA driver version is insufficient"   # said after each error where t
 PRODUCT = "TensorRT-RTX"
 
 _LINE = re.compile(r"Error Code \d+: (?P<kind>[\w ]+?) \((?P<what>.*)\)$", re.DOTALL)
-_PLACE = re.compile(r"\.?\s+In \w+ at \S+$")                                     # where in their source
+_PLACE = re.compile(   # in their source
+    r"\.?\s+In \w+ at /\S+|^\[[\w.]+:\d+: \w+\] |\bMyelinCheckException: [\w.]+:\d+: "
+)
 _CONDITION = re.compile(r"^Parameter check failed, condition: (?P<condition>.*?)\. (?P<what>\S.*)$", re.DOTALL)
 
 
@@ -47,14 +49,13 @@ class Diagnostics:
         """
         said = [readable(line) for line in self.lines if DRIVER not in line]
         if said:
-            guilty = op or self._owner(said[0])
             self.lines.clear()
-            raise refusal(guilty, *said)
+            raise refusal(op or self._owner(said[0]), *said)
         self.lines.clear()
 
     def _owner(self, line: str) -> Op | None:
         """The op whose layer a line names; the longest name wins, as others may be part of it."""
-        named = [layer for layer in self.owners if re.search(rf"(?<![\w.]){re.escape(layer)}(?![\w./#])", line)]
+        named = [layer for layer in self.owners if re.search(rf"(?<!\w){re.escape(layer)}(?!\w)", line)]
         return self.owners[max(named, key=len)] if named else None
 
 

@@ -2,42 +2,33 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any, cast
 
-import numpy as np
-
 from trtc.backend.tensorrt.bindings import dtype_of
-from trtc.backend.tensorrt.diagnose import Diagnostics, refusal
+from trtc.backend.tensorrt.diagnose import Diagnostics
+from trtc.backend.tensorrt.layers import Layers
 from trtc.backend.tensorrt.lower import LOWERINGS
 from trtc.backend.tensorrt.shapes import Shapes
 from trtc.ir.graph import Graph
 from trtc.ir.materialize import Stored
 from trtc.ir.op import Array, Op, Value
 from trtc.ir.ops import Constant, Input
-from trtc.ir.types import DTYPES, Dim, DType, Size
-
-BY_NUMPY = {d.numpy: d for d in DTYPES.values()}
+from trtc.ir.types import Dim, Size
 
 
-class Emitter:
-    """Adds layers to one network, each named by the ``loc`` and the kind of its op, and checks every one.
+class Emitter(Layers):
+    """Adds the layers of a graph, each named by the ``loc`` and the kind of its op.
 
     Args:
-        trt: TensorRT's Python module.
-        network: its ``INetworkDefinition``, strongly typed and empty.
         graph: legal for the target.
     """
 
-    def __init__(self, trt: Any, network: Any, graph: Graph, diagnostics: Diagnostics) -> None:
-        self.trt, self.network, self.graph, self.diagnostics = trt, network, graph, diagnostics
+    def __init__(self, trt: Any, network: Any, diagnostics: Diagnostics, graph: Graph) -> None:
+        super().__init__(trt, network, diagnostics)
+        self.graph = graph
         self.tensors: dict[Value, Any] = {}
-        self.arrays: dict[str, Array] = {}   # of every constant layer by name: TensorRT reads them until it has built
         self.shapes = Shapes(self)
-        self.op: Op | None = None            # the one under way,
-        self.place = ""                      # and the name of its layer
-        self._taken: Counter[str] = Counter()
 
     def inputs(self) -> None:
         """Declare the graph's inputs, symbolic sizes by name."""
@@ -50,6 +41,7 @@ class Emitter:
                     tensor.set_dimension_name(axis, str(size))
             self.diagnostics.check(op)
             self.tensors[op] = tensor
+            self.shapes.declare(op.shape, tensor)
 
     def stored(self, stored: Stored, array: Array) -> None:
         """Declare a constant that the plan stores."""
@@ -64,76 +56,37 @@ class Emitter:
                 continue
             self.op, self.place = op, f"{op.loc}/{op.name}" if op.loc else op.name
             self.tensors[op] = tensor = LOWERINGS[type(op)](op, self)
-            got, want = (tensor.dtype, len(tensor.shape)), (dtype_of(self.trt, op.dtype), op.type.rank)
-            self.diagnostics.check(op)
-            assert got == want, f"{op.name} at {op.loc} is {op.type}, but was lowered to {got}"
+            got, want = self._typed(tensor), (dtype_of(self.trt, op.dtype), op.type.rank)
+            assert got == want, f"{op.name} at {op.loc or '?'} is {op.type}, but was lowered to {got}"
 
-    def outputs(self) -> dict[str, str]:
-        """Mark the graph's outputs; the name of each in the network, where an input's name is not free."""
-        names = {key: f"{key}.next" if key in self.graph.aliases else key for key in self.graph.outputs}
+    def _typed(self, tensor: Any) -> tuple[Any, int]:
+        """TensorRT's element type and rank of a tensor."""
+        try:
+            got = tensor.dtype, len(tensor.shape)   # only now are shapes inferred, and refused
+        except RuntimeError:
+            self.diagnostics.check(self.op)
+            raise
+        self.diagnostics.check(self.op)
+        return got
+
+    def outputs(self, names: Iterable[str]) -> None:
+        """Mark the graph's outputs, in order, under these names."""
         marked: set[Value] = set()
-        for key, value in self.graph.outputs.items():
-            self.op, self.place = cast("Op", value), key
+        for name, value in zip(names, self.graph.outputs.values(), strict=True):
+            self.op, self.place = cast("Op", value), name
             tensor = self[value]
             if isinstance(value, Input) or value in marked or self.graph.is_constant(value):
                 tensor = self.add("identity", tensor, part="copy")
             marked.add(value)
-            tensor.name = names[key]
+            tensor.name = name
             self.network.mark_output(tensor)
             self.diagnostics.check(self.op)
-        return names
-
-    def layer(
-        self, kind: str, *arguments: Any, part: str = "", inputs: Mapping[int, Any] | None = None, **settings: Any
-    ) -> Any:
-        """Add a layer: ``network.add_<kind>(*arguments)``, with further inputs and settings, all read back.
-
-        Args:
-            part: what a layer that only helps the op's own does.
-        Errors:
-            BuildError: TensorRT refuses the layer, an input or a setting.
-        """
-        layer = getattr(self.network, f"add_{kind}")(*arguments)
-        self.diagnostics.check(self.op)
-        settings = {"name": self._name(part), **settings}
-        for index, tensor in (inputs or {}).items():
-            layer.set_input(index, tensor)
-            self.diagnostics.check(self.op)
-        for key, value in settings.items():
-            setattr(layer, key, value)
-            self.diagnostics.check(self.op)
-            if not _same(getattr(layer, key), value):
-                raise refusal(self.op, f"{key} of the {kind} layer is {getattr(layer, key)}, but was set to {value}")
-        if self.op:
-            self.diagnostics.owners[settings["name"]] = self.op
-        return layer
-
-    def add(self, kind: str, *arguments: Any, **settings: Any) -> Any:
-        """Add a layer and give its first output."""
-        return self.layer(kind, *arguments, **settings).get_output(0)
-
-    def _name(self, part: str) -> str:
-        name = f"{self.place}.{part}" if part else self.place
-        self._taken[name] += 1
-        return name if self._taken[name] == 1 else f"{name}#{self._taken[name]}"
 
     def __getitem__(self, value: Value) -> Any:
         """The tensor of a value."""
         if value not in self.tensors and isinstance(value, Constant):
             return self.constant(value.evaluate(), "number")
         return self.tensors[value]
-
-    def constant(self, array: Array, part: str = "") -> Any:
-        """A tensor of these numbers; the array is kept until the engine is built."""
-        array = array if array.flags.c_contiguous else np.ascontiguousarray(array)
-        weights = self.trt.Weights(dtype_of(self.trt, BY_NUMPY[array.dtype]), array.ctypes.data, array.size)
-        layer = self.layer("constant", array.shape, weights, part=part)
-        self.arrays[layer.name] = array
-        return layer.get_output(0)
-
-    def number(self, value: float, dtype: DType, rank: int) -> Any:
-        """A tensor of one number, of this rank."""
-        return self.constant(np.full((1,) * rank, value, dtype.numpy), "number")
 
     def lifted(self, value: Value, rank: int) -> Any:
         """The tensor with axes of size 1 in front, up to a rank: TensorRT broadcasts equal ranks only."""
@@ -154,8 +107,3 @@ class Emitter:
         if known.count(-1) <= 1:
             return self.add("shuffle", tensor, part=part, reshape_dims=tuple(known))
         return self.add("shuffle", tensor, part=part, inputs={1: self.shapes.tensor(want)})
-
-
-def _same(got: Any, want: Any) -> bool:
-    """Whether a setting reads back as it was set; orders of axes read back padded to the greatest rank."""
-    return tuple(got)[: len(cast("tuple[Any, ...]", want))] == want if isinstance(want, tuple) else got is want or got == want

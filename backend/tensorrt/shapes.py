@@ -2,52 +2,51 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from trtc.backend.tensorrt.layers import Layers
 from trtc.ir.types import Dim, Size
-
-if TYPE_CHECKING:
-    from trtc.backend.tensorrt.emit import Emitter
 
 
 class Shapes:
     """Shape tensors, each made once."""
 
-    def __init__(self, emit: Emitter) -> None:
-        self.emit = emit
+    def __init__(self, layers: Layers) -> None:
+        self._layers = layers
+        self._sources: dict[Size, tuple[Any, int]] = {}   # for each size, an input and its axis of that size
         self._made: dict[Size, Any] = {}
+
+    def declare(self, shape: tuple[Size, ...], tensor: Any) -> None:
+        """Make known an input, whose sizes can be read."""
+        for axis, size in enumerate(shape):
+            self._sources.setdefault(size, (tensor, axis))
 
     def tensor(self, shape: tuple[Size, ...]) -> Any:
         """A shape as i64[rank]."""
-        return self.emit.add("concatenation", [self.size(s) for s in shape], part="shape", axis=0)
+        return self._layers.add("concatenation", [self.size(s) for s in shape], part="shape", axis=0)
 
     def size(self, size: Size) -> Any:
         """One size as i64[1]."""
         if size not in self._made:
-            self._made[size] = self._compute(size)
+            self._made[size] = self._make(size)
         return self._made[size]
 
-    def _compute(self, size: Size) -> Any:
+    def _make(self, size: Size) -> Any:
         if isinstance(size, int):
-            return self.emit.constant(np.array([size], np.int64), "size")
-        elementwise = self.emit.trt.ElementWiseOperation
-        total = None
-        for monomial, coefficient in size.terms:
-            factors = [self._named(name) if size == Dim.named(name) else self.size(Dim.named(name)) for name in monomial]
-            if coefficient != 1 or not factors:
-                factors.append(self.size(coefficient))
-            term = factors[0]
-            for factor in factors[1:]:
-                term = self.emit.add("elementwise", term, factor, elementwise.PROD, part="size")
-            total = term if total is None else self.emit.add("elementwise", total, term, elementwise.SUM, part="size")
-        return total
+            return self._layers.constant(np.array([size], np.int64), "size")
+        if size in self._sources:
+            tensor, axis = self._sources[size]
+            shape = self._layers.add("shape", tensor, part="size")
+            return self._layers.add("slice", shape, (axis,), (1,), (1,), part="size")
+        kinds = self._layers.trt.ElementWiseOperation
+        terms = [([*map(Dim.named, m)], [c] if c != 1 or not m else []) for m, c in size.terms]
+        return self._joined(kinds.SUM, [self._joined(kinds.PROD, [self.size(s) for s in n + c]) for n, c in terms])
 
-    def _named(self, name: str) -> Any:
-        """A size by its name, read where an input has it."""
-        for op in self.emit.graph.inputs:
-            if (size := Dim.named(name)) in op.shape:
-                shape = self.emit.add("shape", self.emit[op], part="size")
-                return self.emit.add("slice", shape, (op.shape.index(size),), (1,), (1,), part="size")
-        raise AssertionError(f"no input of @{self.emit.graph.name} has the size {name} on an axis")
+    def _joined(self, kind: Any, tensors: list[Any]) -> Any:
+        """The sum or product of sizes."""
+        total = tensors[0]
+        for tensor in tensors[1:]:
+            total = self._layers.add("elementwise", total, tensor, kind, part="size")
+        return total

@@ -5,13 +5,53 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import metadata
 
+from trtc.backend.tensorrt.plugins import ALIGNED, mask_attention, odd_heads, pad_heads
 from trtc.ir.errors import IRError
-from trtc.ir.op import Op, Value
+from trtc.ir.op import Op
 from trtc.ir.ops import (
-    GELU, Add, And, Attention, Broadcast, Cast, Concat, Cos, Div, Embedding, Erf, Exp, Gather, Input, Iota,
-    KVCacheUpdate, Less, LessEqual, Linear, MatMul, Maximum, Minimum, Mul, Neg, Pow, Reciprocal, ReduceMax, ReduceMean,
-    ReduceSum, ReLU, Reshape, Rope, Sigmoid, Sin, SizeOf, Slice, Softmax, Sqrt, Sub, Tanh, Transpose, Where,
-)   # fmt: skip
+    GELU,
+    Add,
+    And,
+    Attention,
+    Broadcast,
+    Cast,
+    Concat,
+    Cos,
+    Div,
+    Embedding,
+    Erf,
+    Exp,
+    Gather,
+    Input,
+    Iota,
+    KVCacheUpdate,
+    Less,
+    LessEqual,
+    Linear,
+    MatMul,
+    Maximum,
+    Minimum,
+    Mul,
+    Neg,
+    Pow,
+    Reciprocal,
+    ReduceMax,
+    ReduceMean,
+    ReduceSum,
+    ReLU,
+    Reshape,
+    Rope,
+    Sigmoid,
+    Sin,
+    SizeOf,
+    Slice,
+    Softmax,
+    Sqrt,
+    Sub,
+    Tanh,
+    Transpose,
+    Where,
+)  # fmt: skip
 from trtc.ir.target import TARGETS, Condition, Target, always
 from trtc.ir.types import DType, bf16, bool_, f16, f32, i32, i64
 
@@ -35,8 +75,8 @@ def of(*dtypes: DType) -> Condition:
 
 
 def _cast(op: Cast) -> str | None:
-    known = (*NUMBERS, bool_)
-    return of(*known)(op) or (None if op.to in known else f"it makes {op.to}, but must make {' or '.join(map(str, known))}")
+    reason = of(*NUMBERS, bool_)(op)
+    return reason or (None if op.to in (*NUMBERS, bool_) else f"it makes {op.to}, but must make numbers or bool")
 
 
 def _gather(op: Gather) -> str | None:
@@ -46,7 +86,9 @@ def _gather(op: Gather) -> str | None:
 
 
 def _embedding(op: Embedding) -> str | None:
-    return None if op.table.dtype in FLOATS and op.ids.dtype in (i32, i64) else "the table must be of floats, ids i32 or i64"
+    if op.table.dtype not in FLOATS or op.ids.dtype not in (i32, i64):
+        return f"it looks up {op.table.dtype} by {op.ids.dtype}, but must look up floats by i32 or i64"
+    return None
 
 
 def _cache_update(op: KVCacheUpdate) -> str | None:
@@ -65,16 +107,11 @@ def _attention(op: Attention) -> str | None:
         return f"softcap is {op.softcap:g}, but must be 0"
     if op.q.shape[3] != op.v.shape[3]:
         return f"q has head size {op.q.shape[3]}, but v has {op.v.shape[3]}"
+    if odd_heads(op):
+        return f"q has 16-bit heads of {op.q.shape[3]}, but must have a multiple of {ALIGNED}"
     if op.window:
         return f"window is {op.window}, but must be 0"
     return "a mask stands beside causal or lengths" if op.mask and (op.causal or op.lengths) else None
-
-
-def mask_attention(op: Attention) -> Value | None:
-    """attention(window, or lengths and mask)  ->  attention(one mask): fused kernels take one mask and nothing else"""
-    if op.softcap or not (op.window or (op.mask and (op.causal or op.lengths))):
-        return None
-    return Attention(op.q, op.k, op.v, None, op.visible(), scale=op.scale, causal=False)
 
 
 def _native() -> Mapping[type[Op], Condition]:
@@ -116,7 +153,7 @@ def tensorrt_rtx(version: str) -> Target:
         version=found,
         summary="TensorRT-RTX plans: built on any machine, run on GeForce RTX and RTX PRO GPUs.",
         native=_native(),
-        plugins=(mask_attention,),
+        plugins=(mask_attention, pad_heads),
         fixed=("M",),
     )
 

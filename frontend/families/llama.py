@@ -30,12 +30,10 @@ def llama_config(keys: Keys) -> DecoderConfig:
     if heads % kv_heads:
         raise keys.wrong("num_key_value_heads", kv_heads, f"a divisor of num_attention_heads, {heads}")
     if keys.values.get("head_dim") is None and hidden % heads:
-        raise keys.wrong("num_attention_heads", heads, f"a divisor of hidden_size, {hidden}, where there is no head_dim")
+        want = f"a divisor of hidden_size, {hidden}, where there is no head_dim"
+        raise keys.wrong("num_attention_heads", heads, want)
     size = keys.positive("head_dim", default=hidden // heads)
     positions = keys.positive("max_position_embeddings", default=2048)
-    eps = keys.get(float, "rms_norm_eps", default=1e-6)
-    if eps <= 0:
-        raise keys.wrong("rms_norm_eps", eps, "positive")
     return DecoderConfig(
         architecture="LlamaForCausalLM",
         hidden_size=hidden,
@@ -46,7 +44,7 @@ def llama_config(keys: Keys) -> DecoderConfig:
         head_dim=size,
         vocab_size=keys.positive("vocab_size"),
         max_position_embeddings=positions,
-        norm_eps=eps,
+        norm_eps=keys.above(0, "rms_norm_eps", default=1e-6),
         rope=read_rope(keys, size, positions),
         hidden_act=keys.choice("hidden_act", ACTIVATIONS, default="silu"),
         attention_bias=keys.get(bool, "attention_bias", default=False),

@@ -21,6 +21,9 @@ DTYPES: dict[str, DType] = {
     "F32": f32, "F16": f16, "BF16": bf16, "F8_E4M3": f8e4m3, "I8": i8, "U8": u8, "I32": i32, "I64": i64, "BOOL": bool_,
 }   # fmt: skip
 MAX_HEADER = 100 << 20   # bytes; the limit of the reference implementation
+MAX_RANK = 64            # axes of a NumPy array
+AGAIN = "help: the file is cut short or is no safetensors file; fetch it again"
+POINTER = "help: this is a pointer of Git LFS; `git lfs pull` fetches the file"
 
 
 @dataclass(frozen=True)
@@ -40,10 +43,11 @@ class SafetensorsSource(Mapping[str, Array]):
     Args:
         folder: what the files lie in.
         files: their names.
+        homes: the file that each tensor should lie in, where an index says it.
     """
 
-    def __init__(self, folder: Path, files: list[str]) -> None:
-        self.folder, self.files = folder, files
+    def __init__(self, folder: Path, files: list[str], homes: Mapping[str, str] | None = None) -> None:
+        self.folder, self.files, self.homes = folder, files, homes or {}
         self.entries: dict[str, Entry] = {}
         self._maps: dict[Path, mmap.mmap] = {}
         for name in files:
@@ -52,7 +56,8 @@ class SafetensorsSource(Mapping[str, Array]):
     def type(self, key: str) -> TensorType:
         """The type of a tensor; an error that names it where it is missing or of an element type we do not know."""
         if key not in self.entries:
-            where = self.files[0] if len(self.files) == 1 else f"the {len(self.files)} files of {self.folder}"
+            every = self.files[0] if len(self.files) == 1 else f"the {len(self.files)} files of {self.folder}"
+            where = f"{self.homes[key]}, where the index has it" if key in self.homes else every
             raise TrtcError(f"tensor {key} is missing from {where}", *nearest(key, self.entries))
         entry = self.entries[key]
         if entry.dtype not in DTYPES:
@@ -89,39 +94,46 @@ def read_header(file: Path) -> dict[str, Entry]:
     try:
         size = file.stat().st_size
         with file.open("rb") as handle:
-            length = struct.unpack("<Q", handle.read(8).ljust(8, b"\0"))[0]
-            header = handle.read(length) if length <= min(size - 8, MAX_HEADER) else b""
+            first = handle.read(8)
+            length = struct.unpack("<Q", first.ljust(8, b"\0"))[0]
+            _check_length(file.name, size, first, length)
+            header = handle.read(length)
     except OSError as error:
         raise TrtcError(f"{file} cannot be read: {error.strerror}") from None
-    if not header:
-        raise TrtcError(
-            f"{file.name} has {size} bytes, but its header alone asks for {length}",
-            "help: the file is cut short or is no safetensors file; fetch it again",
-        )
     try:
         entries = cast("dict[str, Any]", json.loads(header))
         parsed = {k: _entry(file, 8 + length, v) for k, v in entries.items() if k != "__metadata__"}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise TrtcError(f"{file.name} has a header that is not that of a safetensors file: {error}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise TrtcError(f"{file.name} has a header that is not that of a safetensors file: {reason}", AGAIN) from None
     for key, entry in parsed.items():
         _check(file, key, entry, size)
     return parsed
 
 
+def _check_length(name: str, size: int, first: bytes, length: int) -> None:
+    note = POINTER if first == b"version " else AGAIN
+    if len(first) < 8:
+        raise TrtcError(f"{name} has {size} bytes, but a safetensors file has 8 at least", note)
+    if length > size - 8:
+        raise TrtcError(f"{name} has {size} bytes, but its header alone asks for {length}", note)
+    if length > MAX_HEADER:
+        raise TrtcError(f"{name} has a header of {length} bytes, but must have one of at most {MAX_HEADER}", note)
+
+
 def _entry(file: Path, data: int, fields: dict[str, Any]) -> Entry:
     start, stop = fields["data_offsets"]
     shape = tuple(fields["shape"])
-    if not all(isinstance(n, int) and n >= 0 for n in (*shape, start, stop)):
-        raise ValueError("shapes and offsets must be whole numbers")
+    if not all(type(n) is int and 0 <= n < 1 << 48 for n in (*shape, start, stop)) or len(shape) > MAX_RANK:
+        raise ValueError("shapes and offsets must be whole numbers that a file can have")
     return Entry(file, str(fields["dtype"]), shape, data + start, data + stop)
 
 
 def _check(file: Path, key: str, entry: Entry, size: int) -> None:
-    if entry.stop > size or entry.start > entry.stop:
-        raise TrtcError(
-            f"{file.name} has {size} bytes, but tensor {key} ends at byte {entry.stop}",
-            "help: the file is cut short; fetch it again",
-        )
+    if entry.stop > size:
+        raise TrtcError(f"{file.name} has {size} bytes, but tensor {key} ends at byte {entry.stop}", AGAIN)
+    if entry.start > entry.stop:
+        raise TrtcError(f"{file.name}: tensor {key} begins at byte {entry.start}, but ends at {entry.stop}", AGAIN)
     if entry.dtype in DTYPES:
         want = TensorType(DTYPES[entry.dtype], entry.shape).nbytes()
         if want != entry.stop - entry.start:

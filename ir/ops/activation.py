@@ -7,13 +7,17 @@ import math
 import numpy as np
 
 from trtc.ir.op import Array, Op, Value, require
-from trtc.ir.ops.elementwise import Add, Erf, Mul, Sigmoid, Tanh, Unary, same_dtype, wide
+from trtc.ir.ops.elementwise import Add, Erf, Mul, Sigmoid, Tanh, Unary, erf, same_float, wide
 from trtc.ir.ops.leaves import scalar
 from trtc.ir.types import TensorType
 
 
 def silu(x: Array) -> Array:
     return x / (1 + np.exp(-x))
+
+
+def relu(x: Array) -> Array:
+    return np.maximum(x, 0)
 
 
 class SiLU(Unary, name="silu"):
@@ -28,7 +32,7 @@ class SiLU(Unary, name="silu"):
 class ReLU(Unary, name="relu"):
     """``max(x, 0)``."""
 
-    formula = staticmethod(lambda x: np.maximum(x, 0))
+    formula = staticmethod(relu)
 
 
 class GELU(Op, name="gelu"):
@@ -47,7 +51,7 @@ class GELU(Op, name="gelu"):
 
     def evaluate(self, x: Array) -> Array:
         y = wide(x)
-        inner = np.tanh(math.sqrt(2 / math.pi) * (y + 0.044715 * y**3)) if self.tanh else Erf.formula(y / math.sqrt(2))
+        inner = np.tanh(math.sqrt(2 / math.pi) * (y + 0.044715 * y**3)) if self.tanh else erf(y / math.sqrt(2))
         return (y / 2 * (1 + inner)).astype(x.dtype)
 
     def decompose(self) -> Value:
@@ -76,7 +80,7 @@ class SwiGLU(Op, name="swiglu"):
     up: Value
 
     def infer(self) -> TensorType:
-        same_dtype(self.gate, self.up)
+        same_float(self.gate, self.up)
         require(self.gate.type == self.up.type, f"gate is {self.gate.type}, but up is {self.up.type}")
         return self.gate.type
 

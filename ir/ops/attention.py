@@ -5,7 +5,21 @@ from __future__ import annotations
 import numpy as np
 
 from trtc.ir.op import Array, Op, Value, require
-from trtc.ir.ops.elementwise import Add, And, Less, LessEqual, Maximum, Minimum, Mul, Sub, Tanh, Where, same_dtype, wide
+from trtc.ir.ops.elementwise import (
+    Add,
+    And,
+    Less,
+    LessEqual,
+    Maximum,
+    Minimum,
+    Mul,
+    Sub,
+    Tanh,
+    Where,
+    broadcast,
+    same_float,
+    wide,
+)
 from trtc.ir.ops.leaves import Iota, SizeOf, scalar
 from trtc.ir.ops.linear import MatMul
 from trtc.ir.ops.reduce import Softmax
@@ -49,10 +63,11 @@ class Attention(Op, name="attention"):
     softcap: float = 0.0
 
     def infer(self) -> TensorType:
-        dtype = same_dtype(self.q, self.k, self.v)
+        dtype = same_float(self.q, self.k, self.v)
         for name, value in (("q", self.q), ("k", self.k), ("v", self.v)):
             require(value.type.rank == 4, f"{name} has rank {value.type.rank}, but must have rank 4")
         (batch, heads, tokens, head), (kv_batch, kv_heads, keys, k_head) = self.q.shape, self.k.shape
+        scores = (batch, heads, tokens, keys)
         require(head == k_head, f"q has head size {head}, but k has {k_head}")
         require(batch == kv_batch, f"q has batch {batch}, but k has {kv_batch}")
         require(self.v.shape[:3] == self.k.shape[:3], f"k is {self.k.type}, but v is {self.v.type}")
@@ -63,6 +78,8 @@ class Attention(Op, name="attention"):
             require(self.lengths.type == i32[batch], f"lengths is {self.lengths.type}, but must be {i32[batch]}")
         if self.mask:
             require(self.mask.dtype == bool_, f"mask is {self.mask.dtype}, but must be bool")
+            fits = broadcast(self.mask.shape, scores) == scores
+            require(fits, f"mask is {self.mask.type}, but must broadcast to {TensorType(bool_, scores)}")
         return TensorType(dtype, (batch, heads, tokens, self.v.shape[3]))
 
     def evaluate(self, q: Array, k: Array, v: Array, lengths: Array | None, mask: Array | None) -> Array:
@@ -71,18 +88,23 @@ class Attention(Op, name="attention"):
         scores = np.matmul(grouped, wide(k)[:, :, None].swapaxes(-1, -2)) * self.scale
         if self.softcap:
             scores = np.tanh(scores / self.softcap) * self.softcap
-        length = np.full(batch, keys) if lengths is None else lengths
-        place = (length[:, None] - tokens + np.arange(tokens))[:, None, :, None]
-        key = np.arange(keys)
-        visible = key < length[:, None, None, None]
-        visible = visible & (key <= place) if self.causal else visible
-        visible = visible & (key > place - self.window) if self.window else visible
-        visible = visible if mask is None else visible & mask
-        scores = scores.reshape(batch, heads, tokens, keys)
-        scores = np.where(visible, scores, -np.inf)
+        seen = self._seen((batch, tokens, keys), lengths, mask)
+        scores = np.where(seen, scores.reshape(batch, heads, tokens, keys), -np.inf)
         weights = np.exp(scores - scores.max(-1, keepdims=True))
         weights = (weights / weights.sum(-1, keepdims=True)).reshape(batch, kv_heads, -1, tokens, keys)
         return np.matmul(weights, wide(v)[:, :, None]).reshape(batch, heads, tokens, out).astype(q.dtype)
+
+    def _seen(self, sizes: tuple[int, int, int], lengths: Array | None, mask: Array | None) -> Array:
+        batch, tokens, keys = sizes
+        length: Array = np.full(batch, keys) if lengths is None else lengths
+        place: Array = (length[:, None] - tokens + np.arange(tokens))[:, None, :, None]
+        key: Array = np.arange(keys)
+        seen: Array = key < length[:, None, None, None]
+        if self.causal:
+            seen = seen & (key <= place)
+        if self.window:
+            seen = seen & (key > place - self.window)
+        return seen if mask is None else seen & mask
 
     def decompose(self) -> Value:
         (batch, heads, tokens, head), (_, kv_heads, keys, out) = self.q.shape, self.v.shape
@@ -144,7 +166,7 @@ class KVCacheUpdate(Op, name="kv_cache_update"):
     start: Value
 
     def infer(self) -> TensorType:
-        same_dtype(self.cache, self.new)
+        same_float(self.cache, self.new)
         require(self.cache.type.rank == 4, f"cache has rank {self.cache.type.rank}, but must have rank 4")
         batch, heads, _, head = self.cache.shape
         got = (self.new.shape[:2], self.new.shape[3:])

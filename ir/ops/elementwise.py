@@ -19,9 +19,10 @@ def broadcast(*shapes: tuple[Size, ...]) -> tuple[Size, ...]:
     rank = max(map(len, shapes))
     sizes: list[Size] = []
     for axis, column in enumerate(zip(*((1,) * (rank - len(s)) + s for s in shapes), strict=True)):
-        wide = [s for s in column if s != 1] or [1]
-        require(all(s == wide[0] for s in wide), f"axis {axis} has sizes {wide[0]} and {wide[-1]}, which do not broadcast")
-        sizes.append(wide[0])
+        size = next((s for s in column if s != 1), 1)
+        other = next((s for s in column if s not in (1, size)), size)
+        require(other == size, f"axis {axis} has sizes {size} and {other}, which do not broadcast")
+        sizes.append(size)
     return tuple(sizes)
 
 
@@ -32,9 +33,29 @@ def same_dtype(*values: Value) -> DType:
     return values[0].dtype
 
 
+def same_float(*values: Value) -> DType:
+    """The one element type of these values, which must be of floats."""
+    dtype = same_dtype(*values)
+    require(dtype.is_float, f"operands are {dtype}, but must be floats")
+    return dtype
+
+
 def wide(x: Array) -> Array:
     """The array in at least f32, in which sums and transcendental functions are taken."""
     return x.astype(np.float32) if x.dtype.itemsize < 4 else x
+
+
+def _pow(a: Array, b: Array) -> Array:
+    return np.power(wide(a), wide(b))
+
+
+def _sigmoid(x: Array) -> Array:
+    return 1 / (1 + np.exp(-x))
+
+
+def erf(x: Array) -> Array:
+    """The error function of each element; NumPy has none."""
+    return np.vectorize(math.erf, otypes=[x.dtype])(x)
 
 
 class Binary(Op):
@@ -75,16 +96,18 @@ class Div(Binary, name="div"):
     formula = np.divide
 
     def infer(self) -> TensorType:
-        require(self.a.dtype.is_float, f"operands are {self.a.dtype}, but must be floats")
+        same_float(self.a, self.b)
         return super().infer()
 
 
 class Pow(Binary, name="pow"):
     """``a ** b``, of floats."""
 
-    formula = staticmethod(lambda a, b: np.power(wide(a), wide(b)))
+    formula = staticmethod(_pow)
 
-    infer = Div.infer
+    def infer(self) -> TensorType:
+        same_float(self.a, self.b)
+        return super().infer()
 
 
 class Maximum(Binary, name="maximum"):
@@ -212,13 +235,13 @@ class Tanh(Unary, name="tanh"):
 class Sigmoid(Unary, name="sigmoid"):
     """``1 / (1 + e ** -x)``."""
 
-    formula = staticmethod(lambda x: 1 / (1 + np.exp(-x)))
+    formula = staticmethod(_sigmoid)
 
 
 class Erf(Unary, name="erf"):
     """The error function ``2 / sqrt(pi) * integral of e ** -t^2 from 0 to x``."""
 
-    formula = staticmethod(lambda x: np.vectorize(math.erf, otypes=[x.dtype])(x))
+    formula = staticmethod(erf)
 
 
 class Cos(Unary, name="cos"):

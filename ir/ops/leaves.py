@@ -39,6 +39,10 @@ class Constant(Op, name="constant"):
         require(self.of.static, f"the type is {self.of}, but the sizes of a constant are numbers")
         count = len(self.values)
         require(count in (1, self.of.numel()), f"{count} values are given, but {self.of} has {self.of.numel()}")
+        low, high = self.of.dtype.span
+        for value in self.values if not self.of.dtype.is_float else ():
+            fits = low <= value <= high and value == int(value)
+            require(fits, f"{value} is given, but {self.of.dtype} has no such number")
         return self.of
 
     def evaluate(self) -> Array:

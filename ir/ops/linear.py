@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from trtc.ir.op import Array, Op, Value, require
-from trtc.ir.ops.elementwise import Add, broadcast, same_dtype, wide
+from trtc.ir.ops.elementwise import Add, broadcast, same_float, wide
 from trtc.ir.ops.shape import Gather, Transpose
 from trtc.ir.types import TensorType
 
@@ -22,7 +22,7 @@ class MatMul(Op, name="matmul"):
     b: Value
 
     def infer(self) -> TensorType:
-        dtype, a, b = same_dtype(self.a, self.b), self.a.shape, self.b.shape
+        dtype, a, b = same_float(self.a, self.b), self.a.shape, self.b.shape
         require(min(len(a), len(b)) >= 2, "operands must have rank 2 at least")
         require(a[-1] == b[-2], f"the last axis of a is {a[-1]}, but b takes {b[-2]}")
         return TensorType(dtype, (*broadcast(a[:-2], b[:-2]), a[-2], b[-1]))
@@ -49,11 +49,12 @@ class Linear(Op, name="linear"):
     def infer(self) -> TensorType:
         require(self.weight.type.rank == 2, f"weight has rank {self.weight.type.rank}, but must have rank 2")
         require(self.x.type.rank >= 2, f"x has rank {self.x.type.rank}, but must have rank 2 at least")
-        same_dtype(self.x, self.weight)
+        same_float(self.x, self.weight)
         outer, inner = self.weight.shape
         require(self.x.shape[-1] == inner, f"the last axis of x is {self.x.shape[-1]}, but the weight takes {inner}")
         if self.bias:
-            require(self.bias.type == self.x.dtype[outer], f"bias is {self.bias.type}, but must be {self.x.dtype[outer]}")
+            want = self.x.dtype[outer]
+            require(self.bias.type == want, f"bias is {self.bias.type}, but must be {want}")
         return TensorType(self.x.dtype, (*self.x.shape[:-1], outer))
 
     def evaluate(self, x: Array, weight: Array, bias: Array | None) -> Array:

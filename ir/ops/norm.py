@@ -21,8 +21,9 @@ def narrowed(x: Value, like: Value) -> Value:
 
 
 def check_gain(x: Value, name: str, gain: Value, eps: float) -> None:
-    want = x.dtype[x.shape[-1]]
+    require(x.type.rank > 0, "x has rank 0, but must have rank 1 at least")
     require(x.dtype.is_float, f"x is {x.dtype}, but must be a float")
+    want = x.dtype[x.shape[-1]]
     require(gain.type == want, f"{name} is {gain.type}, but the last axis of x asks for {want}")
     require(eps > 0, f"eps is {eps:g}, but must be positive")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from trtc.ir.op import Array, Op, Value, require
-from trtc.ir.ops.elementwise import Add, Mul, Sub, same_dtype, wide
+from trtc.ir.ops.elementwise import Add, Mul, Sub, same_float, wide
 from trtc.ir.ops.shape import Concat, Reshape, Slice
 from trtc.ir.types import Size, TensorType
 
@@ -32,10 +32,10 @@ class Rope(Op, name="rope"):
     interleaved: bool = False
 
     def infer(self) -> TensorType:
-        same_dtype(self.x, self.cos, self.sin)
+        same_float(self.x, self.cos, self.sin)
         require(self.x.type.rank == 4, f"x has rank {self.x.type.rank}, but must have rank 4")
         batch, _, tokens, head = self.x.shape
-        half = self.cos.shape[-1]
+        half = self.cos.shape[-1] if self.cos.shape else 0
         require(self.cos.type == self.sin.type, f"cos is {self.cos.type}, but sin is {self.sin.type}")
         require(self.cos.shape == (batch, tokens, half), f"cos is {self.cos.type}, but x has {batch} x {tokens} tokens")
         fits = isinstance(half, int) and isinstance(head, int) and 0 < 2 * half <= head

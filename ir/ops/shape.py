@@ -95,13 +95,17 @@ class Concat(Op, name="concat"):
         dtype, first = same_dtype(*self.parts), self.parts[0].shape
         require(0 <= self.axis < len(first), f"parts have no axis {self.axis}")
         for part in self.parts:
-            same = [*part.shape[: self.axis], *part.shape[self.axis + 1 :]] == [*first[: self.axis], *first[self.axis + 1 :]]
+            same = _but(part.shape, self.axis) == _but(first, self.axis)
             require(same, f"parts {self.parts[0].type} and {part.type} differ beyond axis {self.axis}")
         joint = sum((p.shape[self.axis] for p in self.parts[1:]), start=first[self.axis])
         return TensorType(dtype, (*first[: self.axis], joint, *first[self.axis + 1 :]))
 
     def evaluate(self, parts: tuple[Array, ...]) -> Array:
         return np.concatenate(parts, self.axis)
+
+
+def _but(shape: tuple[Size, ...], axis: int) -> tuple[Size, ...]:
+    return (*shape[:axis], *shape[axis + 1 :])
 
 
 class Gather(Op, name="gather"):

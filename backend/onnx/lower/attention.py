@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from trtc.backend.onnx.lower.registry import MS, Emitter, lower
 from trtc.backend.onnx.ops import GroupQueryAttention
 from trtc.ir import ops as ir
 
+NO_SINK = -1e30   # e ** of it is 0
+
 
 @lower(ir.Rope)
 def rope(op: ir.Rope, to: Emitter) -> str:
     turned, size = 2 * int(str(op.cos.shape[-1])), op.x.shape[-1]
-    partial = {} if turned == size else {"rotary_embedding_dim": turned}
+    partial: dict[str, Any] = {} if turned == size else {"rotary_embedding_dim": turned}
     return to.add("RotaryEmbedding", to[op.x], to[op.cos], to[op.sin], interleaved=int(op.interleaved), **partial)
 
 
@@ -26,8 +30,9 @@ def kv_cache_update(op: ir.KVCacheUpdate, to: Emitter) -> str:
 def group_query_attention(op: GroupQueryAttention, to: Emitter) -> tuple[str, str, str]:
     last, longest = _lengths(op, to)
     inputs = [to[op.qkv], "", "", to[op.key_cache], to[op.value_cache], last, longest]
-    if op.cos and op.sin:
-        inputs += [to[op.cos], to[op.sin]]
+    inputs += [to[op.cos], to[op.sin]] if op.cos and op.sin else ["", ""]
+    if op.scale == 1:   # a sink that draws nothing selects the kernel that is quickest for one row
+        inputs += ["", "", to.literal(np.full(op.heads, NO_SINK), np.float32)]
     return to.add(
         "GroupQueryAttention", *inputs, outputs=3, domain=MS,
         num_heads=op.heads, kv_num_heads=op.kv_heads, scale=op.scale, softcap=op.softcap,

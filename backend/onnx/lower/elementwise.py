@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from trtc.backend.onnx.lower.registry import MS, Emitter, lower
 from trtc.ir import ops as ir
+from trtc.ir.op import Op
 from trtc.ir.ops.elementwise import Unary
 
-BINARY = {
+BINARY: dict[type[Op], str] = {
     ir.Add: "Add", ir.Sub: "Sub", ir.Mul: "Mul", ir.Div: "Div", ir.Pow: "Pow", ir.Maximum: "Max", ir.Minimum: "Min",
     ir.Less: "Less", ir.LessEqual: "LessOrEqual", ir.And: "And",
 }   # fmt: skip
-UNARY = {
+UNARY: dict[type[Op], str] = {
     ir.Neg: "Neg", ir.Exp: "Exp", ir.Sqrt: "Sqrt", ir.Reciprocal: "Reciprocal", ir.Tanh: "Tanh", ir.Sigmoid: "Sigmoid",
     ir.Erf: "Erf", ir.Cos: "Cos", ir.Sin: "Sin", ir.ReLU: "Relu",
 }   # fmt: skip

@@ -5,8 +5,9 @@ from __future__ import annotations
 from trtc.backend.onnx.lower.registry import MS, Emitter, lower
 from trtc.backend.onnx.ops import SkipRMSNorm
 from trtc.ir import ops as ir
+from trtc.ir.op import Op
 
-REDUCE = {ir.ReduceSum: "ReduceSum", ir.ReduceMean: "ReduceMean", ir.ReduceMax: "ReduceMax"}
+REDUCE: dict[type[Op], str] = {ir.ReduceSum: "ReduceSum", ir.ReduceMean: "ReduceMean", ir.ReduceMax: "ReduceMax"}
 
 
 @lower(ir.MatMul)

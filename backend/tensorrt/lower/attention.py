@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from trtc.backend.tensorrt.bindings import dtype_of
 from trtc.backend.tensorrt.lower.registry import lower
 from trtc.ir.ops import Attention, KVCacheUpdate
+from trtc.ir.types import f32
 
 if TYPE_CHECKING:
     from trtc.backend.tensorrt.emit import Emitter
@@ -14,9 +18,7 @@ if TYPE_CHECKING:
 @lower(Attention)
 def attention(op: Attention, emit: Emitter) -> Any:
     """the layer has no scale: q is multiplied; it decomposes by itself where no fused kernel fits"""
-    trt, q = emit.trt, emit[op.q]
-    if op.scale != 1:
-        q = emit.add("elementwise", q, emit.number(op.scale, op.q.dtype, 4), trt.ElementWiseOperation.PROD, part="scale")
+    trt = emit.trt
     causal = trt.CausalMaskKind.LOWER_RIGHT if op.causal else trt.CausalMaskKind.NONE
     settings: dict[str, Any] = {"decomposable": True}
     if op.lengths:
@@ -24,7 +26,19 @@ def attention(op: Attention, emit: Emitter) -> Any:
     if op.mask:
         settings["mask"] = emit.lifted(op.mask, 4)
     softmax = trt.AttentionNormalizationOp.SOFTMAX
-    return emit.add("attention_v2", q, emit[op.k], emit[op.v], softmax, causal, **settings)
+    return emit.add("attention_v2", _scaled(op, emit), emit[op.k], emit[op.v], softmax, causal, **settings)
+
+
+def _scaled(op: Attention, emit: Emitter) -> Any:
+    """q times the scale; in f32 where q's dtype would round the scale itself, which shifts every score"""
+    q, dtype = emit[op.q], op.q.dtype
+    if op.scale == 1:
+        return q
+    exact = float(np.array(op.scale, dtype.numpy)) == op.scale
+    q = q if exact else emit.add("cast", q, emit.trt.float32, part="widen")
+    product = emit.trt.ElementWiseOperation.PROD
+    q = emit.add("elementwise", q, emit.number(op.scale, dtype if exact else f32, 4), product, part="scale")
+    return q if exact else emit.add("cast", q, dtype_of(emit.trt, dtype), part="narrow")
 
 
 @lower(KVCacheUpdate)

@@ -8,15 +8,36 @@ from trtc.backend.tensorrt.bindings import dtype_of
 from trtc.backend.tensorrt.lower.registry import lower
 from trtc.ir.op import Op
 from trtc.ir.ops import (
-    Add, And, Binary, Cast, Compare, Cos, Div, Erf, Exp, Less, LessEqual, Maximum, Minimum, Mul, Neg, Pow, Reciprocal,
-    Sin, Sqrt, Sub, Unary, Where,
-)   # fmt: skip
+    Add,
+    And,
+    Binary,
+    Cast,
+    Compare,
+    Cos,
+    Div,
+    Erf,
+    Exp,
+    Less,
+    LessEqual,
+    Maximum,
+    Minimum,
+    Mul,
+    Neg,
+    Pow,
+    Reciprocal,
+    Sin,
+    Sqrt,
+    Sub,
+    Unary,
+    Where,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from trtc.backend.tensorrt.emit import Emitter
 
 BINARY: dict[type[Op], str] = {
-    Add: "SUM", Sub: "SUB", Mul: "PROD", Div: "DIV", Pow: "POW", Maximum: "MAX", Minimum: "MIN", Less: "LESS", And: "AND",
+    Add: "SUM", Sub: "SUB", Mul: "PROD", Div: "DIV", Pow: "POW", Maximum: "MAX", Minimum: "MIN", Less: "LESS",
+    And: "AND",
 }   # fmt: skip
 UNARY: dict[type[Op], str] = {
     Neg: "NEG", Exp: "EXP", Sqrt: "SQRT", Reciprocal: "RECIP", Erf: "ERF", Cos: "COS", Sin: "SIN",

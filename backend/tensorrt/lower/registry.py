@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from trtc.ir.op import Op
 
-if TYPE_CHECKING:
-    from trtc.backend.tensorrt.emit import Emitter
+Lowering: TypeAlias = Callable[[Any, Any], Any]
+"""Of an op and the emitter, the tensor that is the op's result."""
 
-Lowering: TypeAlias = "Callable[[Any, Emitter], Any]"
 L = TypeVar("L", bound=Lowering)
 
 LOWERINGS: dict[type[Op], Lowering] = {}

@@ -1,0 +1,37 @@
+"""Rules that bring attention into the form that TensorRT's fused kernels take."""
+
+from __future__ import annotations
+
+from trtc.ir.op import Value
+from trtc.ir.ops import Attention, Broadcast, Concat, Slice, scalar
+
+ALIGNED, WIDEST = 8, 256   # head sizes of fused kernels of 16-bit floats: multiples of, up to
+
+
+def mask_attention(op: Attention) -> Value | None:
+    """attention(window, or lengths and mask)  ->  attention(one mask): fused kernels take one mask and nothing else"""
+    if op.softcap or not (op.window or (op.mask and (op.causal or op.lengths))):
+        return None
+    return Attention(op.q, op.k, op.v, None, op.visible(), scale=op.scale, causal=False)
+
+
+def pad_heads(op: Attention) -> Value | None:
+    """attention of heads of 20  ->  of 24, the rest zero: RTX 1.7 fails on masked 16-bit heads of other sizes"""
+    head = op.q.shape[3]
+    assert isinstance(head, int)
+    if not odd_heads(op):
+        return None
+
+    def padded(x: Value) -> Value:
+        zeros = Broadcast(scalar(0, x.dtype), (*x.shape[:3], -head % ALIGNED))
+        return Concat((x, zeros), 3)
+
+    new = {x: padded(x) for x in (op.q, op.k, op.v)}
+    return Slice(op.with_operands(new), 3, 0, head)
+
+
+def odd_heads(op: Attention) -> bool:
+    """Whether heads have a size for which there would be a fused kernel, were it a multiple of eight."""
+    head = op.q.shape[3]
+    fits = isinstance(head, int) and head <= WIDEST and head % ALIGNED > 0
+    return fits and head == op.v.shape[3] and op.q.dtype.bits < 32

@@ -1,0 +1,123 @@
+"""What watches a pipeline run: prints, files, and a check of each pass's meaning."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+import numpy.typing as npt
+
+from trtc.ir.errors import PassError
+from trtc.ir.graph import Graph
+from trtc.ir.op import Array
+from trtc.ir.sample import sample
+from trtc.passes.pipeline import Step
+
+TOLERANCE = {"f32": 1e-4, "f16": 2e-2, "bf16": 1e-1, "f8e4m3": 5e-1}
+"""How far outputs may be off, as a part of the greatest one (or of 1), by the coarsest type that is computed in."""
+
+
+class PrintAfterAll:
+    """Prints the graph after each pass; what is printed are graphs that parse, one after another."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def __call__(self, step: Step) -> None:
+        self.stream.write(f"// {step.number}: after {step.by}\n{step.after}\n\n")
+
+
+class DumpTo:
+    """Writes one file a pass: ``00-import.trtc`` before the first, then ``01-canonicalize.trtc`` and so on."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    def __call__(self, step: Step) -> None:
+        if step.number == 1:
+            self.write("00-import", step.before)
+        self.write(f"{step.number:02}-{step.by.name}", step.after)
+
+    def write(self, name: str, graph: Graph) -> None:
+        """Write one graph under a temporary name, then rename."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        part = self.folder / f".{name}.part"
+        try:
+            part.write_text(f"{graph}\n", encoding="utf-8")
+            os.replace(part, self.folder / f"{name}.trtc")
+        finally:
+            part.unlink(missing_ok=True)
+
+
+class Check:
+    """Evaluates the graph before and after each pass on the same small random inputs, and raises where they differ.
+
+    Args:
+        seed: of the inputs, see ``trtc.ir.sample``.
+        weights: the tensors of the checkpoint; random ones where there are none.
+    Errors:
+        PassError: names the pass's output that differs, by how much, and what rounding would explain.
+    """
+
+    def __init__(self, seed: int = 0, weights: Mapping[str, Array] | None = None) -> None:
+        self.seed, self.weights = seed, weights
+        self.origin: Graph | None = None   # the first graph: its ops say best what inputs are valid
+        self.sizes: dict[str, int] = {}    # symbolic sizes that a pass has made numbers
+        self.tensors: dict[str, Array] = {}
+
+    def __call__(self, step: Step) -> None:
+        self._sample(step)
+        before, after = self._evaluate(step.before), self._evaluate(step.after)
+        if missing := [name for name in before if name not in after]:
+            raise PassError(f"{step.by.name}: output {missing[0]} is gone, but a pass must keep every output")
+        rate = max(TOLERANCE[dtype] for graph in (step.before, step.after) for dtype in computed_in(graph))
+        for name, want in before.items():
+            _compare(step.by.name, name, want, after[name], rate, self.seed)
+
+    def _sample(self, step: Step) -> None:
+        """Choose inputs at the first pass, and anew where a pass has made a symbolic size a number."""
+        origin = self.origin = self.origin or step.before
+        known = {i.key: i for i in step.after.inputs}
+        fixed = {
+            str(size): now
+            for i in origin.inputs if i.key in known
+            for size, now in zip(i.shape, known[i.key].shape, strict=True)
+            if str(size) in origin.bounds and isinstance(now, int)
+        }   # fmt: skip
+        if not self.tensors or fixed != self.sizes:
+            self.sizes, self.tensors = fixed, sample(origin, self.seed, self.weights, sizes=fixed)
+
+    def _evaluate(self, graph: Graph) -> dict[str, Array]:
+        given = {i.key: self.tensors[i.key].astype(i.dtype.numpy) for i in graph.inputs}
+        return graph.evaluate({**self.tensors, **given})
+
+
+def computed_in(graph: Graph) -> set[str]:
+    """The names of the element types that a graph computes in, constants left out; f32 at least."""
+    computed = (t.dtype for op in graph.ops if not graph.is_constant(op) for t in op.types)
+    return {"f32", *(dtype.name for dtype in computed if dtype.is_float)}
+
+
+def _compare(by: str, name: str, want: Array, got: Array, rate: float, seed: int) -> None:
+    if want.shape != got.shape:
+        raise PassError(f"{by}: output {name} has shape {got.shape} after the pass, but had {want.shape} before")
+    a, b = want.astype(np.float64), got.astype(np.float64)
+    off = difference(a, b)
+    limit = rate * max(1.0, float(np.max(np.abs(a), initial=0, where=np.isfinite(a))))
+    if off.size and not off.max() <= limit:
+        at = np.unravel_index(int(off.argmax()), off.shape)
+        raise PassError(
+            f"{by}: output {name} differs by {off[at]:.3g}, but must differ by {limit:.3g} at most",
+            f"at {list(map(int, at))}: {a[at]:.6g} before, {b[at]:.6g} after",
+            f"inputs are random, of seed {seed}",
+        )
+
+
+def difference(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """How far elements are apart; equal infinities, and NaN on both sides, are not."""
+    with np.errstate(invalid="ignore"):
+        off = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, np.abs(a - b))
+    return np.where(np.isnan(off), np.inf, off)

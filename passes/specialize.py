@@ -1,0 +1,71 @@
+"""A symbolic size, made a number."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, cast
+
+from trtc.ir.errors import IRError
+from trtc.ir.graph import Graph
+from trtc.ir.op import Op, Value
+from trtc.ir.ops import Input
+from trtc.ir.types import Dim, Size, TensorType
+from trtc.passes.base import Pass
+
+
+class Specialize(Pass, name="specialize"):
+    """Give one symbolic size a value, in every type and attribute; a graph without that size stays as it is.
+
+    Options:
+        size: its name, such as M.
+        value: the number, within the size's bounds.
+    """
+
+    size: str
+    value: int
+
+    def run(self, graph: Graph) -> Graph:
+        if self.size not in graph.bounds:
+            return graph
+        least, most = graph.bounds[self.size]
+        if not least <= self.value <= most:
+            raise IRError(f"size {self.size} cannot be {self.value}, but must be in {least}..{most}")
+        new: dict[Value, Value] = {}
+        for op in graph.ops:
+            if op not in new:
+                made = self._made(op, new)
+                new.update(zip(op.results, made.results, strict=True))
+        inputs = tuple(i for key in graph.inputs if isinstance(i := new[key], Input))
+        bounds = {name: pair for name, pair in graph.bounds.items() if name != self.size}
+        return replace(graph, inputs=inputs, outputs={k: new[v] for k, v in graph.outputs.items()}, bounds=bounds)
+
+    def _made(self, op: Op, new: dict[Value, Value]) -> Op:
+        fields = {name: self._known(value) for name, value in op.attributes.items()}
+        for f in op.fields:
+            if f.is_operand and (old := getattr(op, f.name)) is not None:
+                fields[f.name] = tuple(new[v] for v in old) if f.variadic else new[old]
+        same = all(getattr(op, name) is value for name, value in fields.items())
+        return op if same else type(op)(**fields, loc=op.loc, source=op.source)
+
+    def _known(self, attribute: Any) -> Any:
+        """The attribute with the number for the name; the very same object where the name does not occur."""
+        if isinstance(attribute, Dim):
+            known = self._size(attribute)
+            return attribute if known == attribute else known
+        if isinstance(attribute, TensorType):
+            shape = self._known(attribute.shape)
+            return attribute if shape is attribute.shape else TensorType(attribute.dtype, shape)
+        if isinstance(attribute, tuple):
+            each = cast("tuple[Any, ...]", attribute)
+            known = tuple(map(self._known, each))
+            return each if all(a is b for a, b in zip(each, known, strict=True)) else known
+        return attribute
+
+    def _size(self, size: Dim) -> Size:
+        total: Size = 0
+        for monomial, coefficient in size.terms:
+            term: Size = coefficient
+            for name in monomial:
+                term = term * (self.value if name == self.size else Dim.named(name))
+            total = total + term
+        return total

@@ -1,0 +1,30 @@
+"""What TensorRT says, made readable."""
+
+from __future__ import annotations
+
+import pytest
+
+from trtc.backend.tensorrt.diagnose import readable
+
+SAID = {
+    "IAttention::setMask: Error Code 3: API Usage Error (Parameter check failed, condition: a.causalKind == kNONE. "
+    "Option mask cannot be used with it. In setMask at /_src/optimizer/api/attention.cpp:107)": (
+        "Option mask cannot be used with it"
+    ),
+    "INetworkDefinition::addInput: Error Code 3: API Usage Error (Parameter check failed, condition: inName != "
+    "knownInput->getName().  In addInput at /_src/optimizer/api/network.cpp:2397)": (
+        "Parameter check failed, condition: inName != knownInput->getName()"
+    ),
+    "[elementWiseNode.cpp::computeOutputExtents::85] Error Code 2: Internal Error (Assertion x.nbDims == y.nbDims "
+    "failed.  mismatched inputs : x [B] and y [] in z In computeOutputExtents at /_src/nodes.cpp:85)": (
+        "Assertion x.nbDims == y.nbDims failed. mismatched inputs : x [B] and y [] in z"
+    ),
+    "IBuilder::build: Error Code 1: Myelin ([myelin_graph.h:1295: attachExceptionMsgToGraph] MyelinCheckException: "
+    "decompose.cpp:59: CHECK(fits) failed. No kernel fits.)": "CHECK(fits) failed. No kernel fits.",
+    "a line of another form": "a line of another form",
+}
+
+
+@pytest.mark.parametrize(("line", "means"), SAID.items())
+def test_a_line_loses_places_in_tensorrts_source(line: str, means: str) -> None:
+    assert readable(line) == means

@@ -1,0 +1,39 @@
+"""LLaMA checkpoints of every kind become plans, and the networks of these compute what transformers computes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tensorrt_rtx_bindings")
+
+from models import CASES, LIMITS, Case, Floats, calls, checkpoint, reference
+from tensorrt_evaluator import build_plan, kernels, network_of
+
+from trtc.compiler import plan, read_model
+from trtc.ir.types import evaluate
+
+TOLERANCE = 2e-5   # both sides compute in f32, on weights that are rounded alike; logits are about 1
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_prefill_and_decode_agree_with_transformers(case: Case, dtype: str, tmp_path: Path) -> None:
+    folder = checkpoint(case.name)
+    model = read_model(folder, dtype=dtype, **LIMITS)
+    graph, source = plan(model, target="tensorrt-rtx").graph, model.checkpoint.source
+    built, _ = build_plan(graph, source, tmp_path / "engine")
+    assert any("_mha_" in name for name in kernels(built))
+    network = network_of(graph, source, rounds=False)
+    batch = {"B": len(case.lengths)}
+    stored = [i for i in graph.inputs if i.key.endswith("_cache")]
+    caches = {i.key: np.zeros([evaluate(size, batch) for size in i.shape], np.float32) for i in stored}
+    rows: list[Floats] = []
+    for ids, lengths, past in calls(case):
+        got = network({"input_ids": ids, "input_lengths": lengths, "past_lengths": past, **caches})
+        caches = {key: got[f"{key}.next"] for key in caches}
+        rows.append(got["logits"])
+    want = np.stack(reference(folder, case, dtype))
+    np.testing.assert_allclose(np.stack(rows, 1), want, rtol=0, atol=TOLERANCE)

@@ -1,0 +1,102 @@
+"""Textual tests: ``*.trtc`` files of cases, each a RUN line, a graph, and the graph (or the error) expected.
+
+``pytest --update`` rewrites what is expected. Every case is also evaluated in NumPy, before and after.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from testing_target import PRIMITIVES, TARGET
+
+from trtc.errors import TrtcError
+from trtc.ir.target import TARGETS
+from trtc.ir.text import parse
+from trtc.passes import Pipeline
+from trtc.passes.observe import Check
+
+SPLIT = "// -----\n"
+TARGETS.update({t.name: lambda _, t=t: t for t in (TARGET, PRIMITIVES)})
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update", action="store_true", help="rewrite the expected graphs of *.trtc")
+
+
+def pytest_collect_file(parent: pytest.Collector, file_path: Path) -> pytest.Collector | None:
+    if file_path.suffix != ".trtc":
+        return None
+    return TextFile.from_parent(parent, path=file_path)   # pyright: ignore[reportUnknownMemberType]
+
+
+class TextFile(pytest.File):
+    """A file of textual tests."""
+
+    def collect(self) -> Iterator[pytest.Item]:
+        for case in re.split(r"(?m)^(?=// RUN: )", self.path.read_text())[1:]:
+            found = re.search(r"^graph @(\w+)", case, re.MULTILINE)
+            name = found[1] if found else "?"
+            yield TextCase.from_parent(self, name=name, case=case)   # pyright: ignore[reportUnknownMemberType]
+
+
+class TextCase(pytest.Item):
+    """One graph, a pipeline, and what it makes of the graph."""
+
+    def __init__(self, *, case: str, **kwargs: object) -> None:
+        super().__init__(**kwargs)   # pyright: ignore[reportArgumentType, reportUnknownMemberType]
+        self.case = case
+
+    def runtest(self) -> None:
+        before, _, expected = self.case.partition(SPLIT)
+        made = run(before, self.path.name)
+        if self.config.getoption("--update"):
+            text = self.path.read_text()
+            end = "\n" if expected.endswith("\n\n") or not expected else ""
+            self.path.write_text(text.replace(self.case, f"{before}{SPLIT}{made}\n{end}"))
+        elif "graph @" in expected:
+            assert comments(made) == comments(expected)
+            assert parse(made) == parse(expected), f"got:\n{made}\nexpected:\n{expected}"
+        else:
+            assert made == expected.strip()
+
+    def reportinfo(self) -> tuple[Path, int, str]:
+        return self.path, 0, f"{self.path.name}: {self.name}"
+
+
+def run(before: str, file: str) -> str:
+    """The graph that a case's pipeline makes, after a comment for each match that a rule skipped; or the error."""
+    command = shlex.split(before.splitlines()[0].removeprefix("// RUN: "))
+    assert command[:3] == ["trtc", "opt", "%s"] and command[3] == "-p", f"not a command of a textual test: {command}"
+    heard = Listener()
+    log = logging.getLogger("trtc.rewrite")
+    log.addHandler(heard)
+    level, log.level = log.level, logging.INFO
+    try:
+        graph = Pipeline.parse(command[4]).run(parse(before, file), Check(seed=0), Check(seed=1))
+    except TrtcError as error:
+        return str(error)
+    finally:
+        log.level = level
+        log.removeHandler(heard)
+    return "\n".join([*dict.fromkeys(heard.skips), str(graph)])
+
+
+class Listener(logging.Handler):
+    """Collects why rules did not apply."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.skips: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "skipped" in record.getMessage():
+            self.skips.append(f"// {record.getMessage()}")
+
+
+def comments(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith("//")]

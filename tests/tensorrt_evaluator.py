@@ -1,0 +1,256 @@
+"""A NumPy evaluator of TensorRT networks, layer by layer, from what the network itself says of its layers.
+
+It knows nothing of the IR: what a layer means is taken from TensorRT's documentation. Floats narrower than f32 are
+computed in f32 and rounded after each layer; or not rounded at all, so that a network can be compared closely with
+another computation, which would round elsewhere.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+
+from trtc.backend.bundle import Progress, bundle, silent
+from trtc.backend.tensorrt.bindings import logger, rtx
+from trtc.backend.tensorrt.build import build, emit_network
+from trtc.backend.tensorrt.diagnose import Diagnostics
+from trtc.backend.tensorrt.emit import Emitter
+from trtc.ir import Graph
+
+Array: TypeAlias = npt.NDArray[Any]
+Meaning: TypeAlias = Callable[..., Any]
+
+NUMPY = {
+    "FLOAT": np.float32, "HALF": np.float16, "BF16": ml_dtypes.bfloat16, "INT32": np.int32, "INT64": np.int64,
+    "BOOL": np.bool_,
+}   # fmt: skip
+ELEMENTWISE: dict[str, Meaning] = {
+    "SUM": np.add, "PROD": np.multiply, "MAX": np.maximum, "MIN": np.minimum, "SUB": np.subtract, "DIV": np.divide,
+    "POW": np.power, "AND": np.logical_and, "OR": np.logical_or, "EQUAL": np.equal, "LESS": np.less,
+    "GREATER": np.greater,
+}   # fmt: skip
+UNARY: dict[str, Meaning] = {
+    "EXP": np.exp, "SQRT": np.sqrt, "RECIP": np.reciprocal, "NEG": np.negative, "SIN": np.sin, "COS": np.cos,
+    "ERF": np.vectorize(math.erf, otypes=[np.float32]), "NOT": np.logical_not,
+}   # fmt: skip
+ACTIVATION: dict[str, Callable[[Any], Any]] = {
+    "RELU": lambda x: np.maximum(x, 0),
+    "SIGMOID": lambda x: 1 / (1 + np.exp(-x)),
+    "TANH": np.tanh,
+    "GELU_ERF": lambda x: 0.5 * x * (1 + UNARY["ERF"](x / math.sqrt(2))),
+    "GELU_TANH": lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (0.044715 * x**3 + x))),
+}
+SPELT = {"KV_CACHE_UPDATE": "KVCacheUpdate", "ELEMENTWISE": "ElementWise", "SOFTMAX": "SoftMax"}
+REDUCE: dict[str, Meaning] = {"SUM": np.sum, "AVG": np.mean, "MAX": np.max}
+
+
+def wide(x: Array) -> Array:
+    return x.astype(np.float32) if x.dtype.itemsize == 2 else x
+
+
+def build_plan(
+    graph: Graph,
+    tensors: Mapping[str, Array],
+    out: Path,
+    progress: Progress = silent,
+    release: Callable[[str], None] = lambda _: None,
+) -> tuple[bytes, dict[str, Any]]:
+    """The plan of a legal graph, written to a bundle at ``out``, and what engine.json says of it."""
+    with bundle(out, 0) as writer:
+        said = build(graph, tensors, writer, "rank0", progress=progress, release=release)
+        assert list(writer.files) == [said["engine"]] == ["rank0/model.plan"]
+    return (out / said["engine"]).read_bytes(), said
+
+
+def kernels(plan: bytes) -> set[str]:
+    """The names of kernels in a plan, from its own text."""
+    found = re.findall(rb"(?:function|fully_connected|runtime_fusion)=\{ name=(\S{1,90})", plan)
+    return {name.decode() for name in found}
+
+
+def emitted(graph: Graph, tensors: Mapping[str, Array]) -> tuple[Emitter, Any]:
+    """The emitter with the network of a legal graph, and what must stay alive as long."""
+    trt = rtx()
+    builder, diagnostics = trt.Builder(logger(trt)), Diagnostics(trt)
+    builder.error_recorder = diagnostics.recorder
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    emit = Emitter(trt, network, diagnostics, graph)
+    emit_network(emit, tensors)
+    return emit, builder
+
+
+def network_of(graph: Graph, tensors: Mapping[str, Array], *, rounds: bool = True) -> Evaluator:
+    """The network that a legal graph is lowered to, as a function of its inputs."""
+    emit, builder = emitted(graph, tensors)
+    return Evaluator(emit.trt, emit.network, emit.arrays, builder, rounds=rounds)
+
+
+class Evaluator:
+    """Evaluates one network.
+
+    Args:
+        trt: TensorRT's Python module.
+        constants: the array of each constant layer, by name: narrow floats cannot be read from the network.
+        builder: the network's, which must not die before it.
+        rounds: f16 and bf16 tensors hold such numbers, instead of f32.
+    """
+
+    def __init__(self, trt: Any, network: Any, constants: Mapping[str, Array], builder: Any, *, rounds: bool) -> None:
+        self.rounds = rounds
+        self.trt, self.network, self.constants, self.builder = trt, network, constants, builder
+        self.values: dict[Any, Array] = {}
+        self.kind: Callable[[Any], Any] = trt.ILayer.type.fget
+
+    def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """The outputs for these inputs, by name."""
+        self.values = {}
+        for i in range(self.network.num_inputs):
+            tensor = self.network.get_input(i)
+            array = np.asarray(feeds[tensor.name])
+            assert array.dtype == self._numpy(tensor.dtype), f"{tensor.name} is {array.dtype}, not {tensor.dtype}"
+            assert all(want in (-1, got) for want, got in zip(tensor.shape, array.shape, strict=True)), tensor.name
+            self.values[tensor] = array
+        with np.errstate(all="ignore"):
+            for i in range(self.network.num_layers):
+                self._step(self.network.get_layer(i))
+        outputs = [self.network.get_output(i) for i in range(self.network.num_outputs)]
+        return {t.name: self.values[t] for t in outputs}
+
+    def _numpy(self, dtype: Any) -> Any:
+        return NUMPY["FLOAT" if not self.rounds and dtype.name in ("HALF", "BF16") else dtype.name]
+
+    def kinds(self) -> set[str]:
+        """The kinds of layers in the network, as TensorRT names them."""
+        return {self.kind(self.network.get_layer(i)).name for i in range(self.network.num_layers)}
+
+    def _step(self, layer: Any) -> None:
+        kind = self.kind(layer).name
+        if kind == "ATTENTION_INPUT":   # its output layer does it all
+            return
+        words = "".join(word.capitalize() for word in kind.split("_"))
+        layer.__class__ = getattr(self.trt, f"I{SPELT.get(kind, words)}Layer")
+        inputs = [] if kind == "ATTENTION_OUTPUT" else self._inputs(layer)
+        result = getattr(self, f"_{kind.lower()}")(layer, *inputs)
+        tensor = layer.get_output(0)
+        array = np.asarray(result).astype(self._numpy(tensor.dtype))
+        assert all(want in (-1, got) for want, got in zip(tensor.shape, array.shape, strict=True)), layer.name
+        self.values[tensor] = array
+
+    def _inputs(self, layer: Any) -> list[Array | None]:
+        tensors = [layer.get_input(i) for i in range(layer.num_inputs)]
+        return [None if t is None else self.values[t] for t in tensors]
+
+    def _constant(self, layer: Any) -> Array:
+        return self.constants[layer.name].reshape(tuple(layer.shape))
+
+    def _elementwise(self, layer: Any, a: Array, b: Array) -> Array:
+        assert a.ndim == b.ndim and a.dtype == b.dtype, layer.name
+        return ELEMENTWISE[layer.op.name](wide(a), wide(b))
+
+    def _unary(self, layer: Any, x: Array) -> Array:
+        return UNARY[layer.op.name](wide(x))
+
+    def _activation(self, layer: Any, x: Array) -> Array:
+        return ACTIVATION[layer.type.name](wide(x))
+
+    def _cast(self, layer: Any, x: Array) -> Array:
+        return x.astype(self._numpy(layer.to_type))
+
+    def _identity(self, layer: Any, x: Array) -> Array:
+        return x
+
+    def _select(self, layer: Any, condition: Array, a: Array, b: Array) -> Array:
+        return np.where(condition, a, b)
+
+    def _shape(self, layer: Any, x: Array) -> Array:
+        return np.array(x.shape, np.int64)
+
+    def _shuffle(self, layer: Any, x: Array, shape: Array | None = None) -> Array:
+        order = tuple(layer.first_transpose)[: x.ndim]
+        assert tuple(layer.second_transpose) == tuple(range(8)), layer.name
+        x = x.transpose(order)
+        if shape is not None:
+            return x.reshape(tuple(shape))
+        if layer.reshape_dims is None:
+            return x
+        return x.reshape([x.shape[i] if d == 0 else d for i, d in enumerate(tuple(layer.reshape_dims))])
+
+    def _slice(self, layer: Any, x: Array, start: Any = None, size: Any = None, stride: Any = None) -> Array:
+        start, size = layer.start if start is None else start, layer.shape if size is None else size
+        stride = layer.stride if stride is None else stride
+        for axis, (first, count, step) in enumerate(zip(start, size, stride, strict=True)):
+            x = np.take(x, [first + step * n for n in range(count)], axis)
+        return x
+
+    def _concatenation(self, layer: Any, *parts: Array) -> Array:
+        return np.concatenate(parts, layer.axis)
+
+    def _gather(self, layer: Any, x: Array, indices: Array) -> Array:
+        assert layer.mode == self.trt.GatherMode.DEFAULT and 0 <= indices.min() <= indices.max() < x.shape[layer.axis]
+        if layer.num_elementwise_dims:
+            return np.stack([np.take(a, i, layer.axis - 1) for a, i in zip(x, indices, strict=True)])
+        return np.take(x, indices, layer.axis)
+
+    def _matrix_multiply(self, layer: Any, a: Array, b: Array) -> Array:
+        assert a.ndim == b.ndim and a.dtype == b.dtype, layer.name
+        a, b = (
+            x.swapaxes(-1, -2) if op == self.trt.MatrixOperation.TRANSPOSE else x
+            for x, op in ((wide(a), layer.op0), (wide(b), layer.op1))
+        )
+        return np.matmul(a, b)
+
+    def _reduce(self, layer: Any, x: Array) -> Array:
+        axes = tuple(i for i in range(x.ndim) if layer.axes >> i & 1)
+        return REDUCE[layer.op.name](wide(x), axis=axes, keepdims=layer.keep_dims)
+
+    def _softmax(self, layer: Any, x: Array) -> Array:
+        axis = layer.axes.bit_length() - 1
+        e = np.exp(wide(x) - wide(x).max(axis, keepdims=True))
+        return e / e.sum(axis, keepdims=True)
+
+    def _fill(self, layer: Any, shape: Array, alpha: Array, beta: Array) -> Array:
+        assert layer.operation == self.trt.FillOperation.LINSPACE and len(shape) == 1
+        return alpha + beta * np.arange(int(shape[0]))
+
+    def _rotary_embedding(self, layer: Any, x: Array, cos: Array, sin: Array) -> Array:
+        turn, c, s = layer.rotary_embedding_dim or x.shape[-1], wide(cos)[:, None], wide(sin)[:, None]
+        assert cos.shape == (x.shape[0], x.shape[2], turn // 2), layer.name
+        y = wide(x).copy()
+        first, second = (slice(0, turn, 2), slice(1, turn, 2)) if layer.interleaved else (
+            slice(0, turn // 2), slice(turn // 2, turn))   # fmt: skip
+        a, b = y[..., first].copy(), y[..., second].copy()
+        y[..., first], y[..., second] = a * c - b * s, a * s + b * c
+        return y
+
+    def _kv_cache_update(self, layer: Any, cache: Array, update: Array, start: Array) -> Array:
+        assert layer.cache_mode == self.trt.KVCacheMode.LINEAR
+        result, tokens = cache.copy(), update.shape[2]
+        for b, first in enumerate(start):
+            assert 0 <= first <= cache.shape[2] - tokens, f"{layer.name} writes {first} + {tokens}"
+            result[b, :, first : first + tokens] = update[b]
+        return result
+
+    def _attention_output(self, layer: Any) -> Array:
+        a = layer.attention
+        q, k, v = (wide(self.values[a.get_input(i)]) for i in range(3))
+        group, tokens, keys = q.shape[1] // k.shape[1], int(q.shape[2]), int(k.shape[2])
+        scores = np.matmul(q, np.repeat(k, group, 1).swapaxes(-1, -2))
+        i, j = np.indices((tokens, keys))
+        lengths = np.full(len(q), keys) if a.key_value_lengths is None else self.values[a.key_value_lengths]
+        lengths = lengths[:, None, None, None]
+        visible: Array = j < lengths
+        if a.causal_kind == self.trt.CausalMaskKind.LOWER_RIGHT:
+            visible = visible & (j <= i + lengths - tokens)
+        if a.mask is not None:
+            assert a.causal_kind == self.trt.CausalMaskKind.NONE and self.values[a.mask].dtype == np.bool_
+            visible = visible & self.values[a.mask]
+        scores = np.where(visible, scores, -np.inf)
+        e = np.exp(scores - scores.max(-1, keepdims=True))
+        return np.matmul(e / e.sum(-1, keepdims=True), np.repeat(v, group, 1))

@@ -1,0 +1,48 @@
+"""What this machine can build and run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trtc.backend.backends import BACKENDS, Backend
+from trtc.cli._gpu import GPU, gpus
+
+
+@dataclass(frozen=True)
+class Support:
+    """Whether one target builds and runs here: empty where it does, else why not.
+
+    Args:
+        lacks: the modules that are missing.
+    """
+
+    name: str
+    extra: str
+    why_no_build: str
+    why_no_run: str
+    lacks: tuple[str, ...]
+
+    @property
+    def builds(self) -> str:
+        return f"no: {self.why_no_build}" if self.why_no_build else "yes"
+
+    @property
+    def runs(self) -> str:
+        return f"no: {self.why_no_run}" if self.why_no_run else "yes"
+
+
+def support() -> tuple[list[Support], list[GPU]]:
+    """What each target can do here, and the GPUs there are."""
+    found = gpus()
+    return [_support(b, bool(found)) for b in BACKENDS.values()], found
+
+
+def _support(b: Backend, has_gpu: bool) -> Support:
+    to_build, to_run = b.lacks_to_build, b.lacks_to_run
+    if b.runs_with is None:
+        why_no_run = "not in this release"
+    elif to_run:
+        why_no_run = f"{to_run[0]} is missing"
+    else:
+        why_no_run = "" if has_gpu or not b.needs_gpu else "there is no GPU"
+    return Support(b.name, b.extra, f"{to_build[0]} is missing" if to_build else "", why_no_run, (*to_build, *to_run))

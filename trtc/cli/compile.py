@@ -1,0 +1,90 @@
+"""``trtc compile``: a checkpoint becomes an engine."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from trtc.cli import _options as options
+from trtc.cli._debug import explaining
+from trtc.cli._outline import op_counts, outline
+from trtc.cli._shared import detail, progress, say
+from trtc.cli._table import amount, table
+from trtc.errors import TrtcError
+
+if TYPE_CHECKING:
+    from trtc.compiler import Model, Plan
+    from trtc.passes.pipeline import Observer, Step
+
+EngineDir = Annotated[Path | None, typer.Option("--output", "-o", metavar="ENGINE_DIR", help="Where the engine goes.")]
+DumpIR = Annotated[Path | None, typer.Option("--dump-ir", metavar="DIR", help="Write the graph after each pass there.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be built, and build nothing.")]
+Threads = Annotated[int, typer.Option(metavar="N", min=1, help="Weights that are worked on at a time.")]
+
+
+def compile(
+    model_dir: options.ModelDir,
+    output: EngineDir = None,
+    target: options.TargetName = "",
+    dtype: options.DType = "",
+    max_batch_size: options.MaxBatchSize = 8,
+    max_input_len: options.MaxInputLen = 0,
+    max_seq_len: options.MaxSeqLen = 0,
+    passes: options.Passes = "fuse",
+    load: options.Load = None,
+    all_logits: options.AllLogits = False,
+    dump_ir: DumpIR = None,
+    check: options.Check = False,
+    explain: options.Explain = False,
+    dry_run: DryRun = False,
+    threads: Threads = 2,
+) -> None:
+    """Compile a checkpoint to an engine."""
+    from trtc.compiler import build, plan, read_model
+
+    if not output and not dry_run:
+        raise TrtcError("there is no -o, but it must say where the engine goes", "help: -o ENGINE_DIR, or --dry-run")
+    start = time.perf_counter()
+    model = read_model(
+        model_dir, dtype=dtype, max_batch_size=max_batch_size, max_input_len=max_input_len, max_seq_len=max_seq_len,
+        all_logits=all_logits,
+    )   # fmt: skip
+    with explaining(explain):
+        made = plan(
+            model, target=target, passes=passes, load=load or [], observers=_observers(model, dump_ir, check)
+        )
+    if dry_run or not output:
+        print(_outline(made))
+        return
+    with progress() as report:
+        bundle = build(made, output, threads=threads, progress=report)
+    size, seconds = sum(entry.bytes for entry in bundle.files.values()), time.perf_counter() - start
+    say(
+        f"engine: {output}, {made.target}, {size:,} bytes, {seconds:.1f} s",
+        engine=output, target=str(made.target), bytes=size, seconds=seconds,
+    )   # fmt: skip
+
+
+def _observers(model: Model, dump_ir: Path | None, check: bool) -> list[Observer]:
+    from trtc.passes.observe import Check, DumpTo
+
+    dumped: list[Observer] = [DumpTo(dump_ir)] if dump_ir else []
+    checked: list[Observer] = [Check(weights=model.checkpoint.source)] if check else []
+    return [*dumped, *checked, _tell]
+
+
+def _tell(step: Step) -> None:
+    detail(f"pass {step.number}: {step.by}, {step.seconds:.2f} s", step=str(step.by), seconds=step.seconds)
+
+
+def _outline(made: Plan) -> str:
+    model = made.model
+    rows = outline(
+        made.graph, target=str(made.target), architecture=model.checkpoint.config.architecture, dtype=model.dtype,
+        limits=vars(model.limits), cache=made.cache, pipeline=str(made.pipeline),
+    )   # fmt: skip
+    ops = sum(count for _, count, _ in op_counts(made.graph))
+    return table([*rows, ("weights", amount(made.stored_bytes)), ("ops", f"{ops:,}")])

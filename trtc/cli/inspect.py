@@ -1,0 +1,92 @@
+"""``trtc inspect``: what an engine is."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from trtc.cli import _options as options
+from trtc.cli._graphs import engine_graph
+from trtc.cli._outline import op_counts, outline, parameters
+from trtc.cli._table import amount, table
+
+if TYPE_CHECKING:
+    from trtc.ir.graph import Graph
+    from trtc.runtime.bundle import EngineBundle, Tensor
+
+LAYER = re.compile(r"(?<=^layers\.)\d+(?=\.)")
+EngineDir = Annotated[Path, typer.Argument(metavar="ENGINE_DIR", help="What trtc compile made.")]
+
+
+def inspect(engine_dir: EngineDir, as_json: options.Json = False) -> None:
+    """Show what an engine is: target, inputs and outputs, sizes, ops."""
+    from trtc.runtime.bundle import EngineBundle
+
+    bundle = EngineBundle.open(engine_dir, verify=False)
+    graph = engine_graph(engine_dir)
+    print(json.dumps(_record(bundle, graph), indent=1) if as_json else _text(bundle, graph))
+
+
+def _record(bundle: EngineBundle, graph: Graph) -> dict[str, Any]:
+    ranks = [
+        {"rank": r.rank, "engine": r.engine, "inputs": list(map(vars, r.inputs)), "outputs": list(map(vars, r.outputs))}
+        for r in bundle.ranks
+    ]
+    return {
+        "path": str(bundle.path),
+        "trtc_version": bundle.trtc_version,
+        "target": vars(bundle.target),
+        "source": vars(bundle.source),
+        "dtype": bundle.dtype,
+        "parameters": parameters(graph),
+        "bytes": _bytes(bundle),
+        "files": {name: entry.bytes for name, entry in bundle.files.items()},
+        "limits": vars(bundle.limits),
+        "cache": vars(bundle.cache),
+        "pipeline": bundle.pipeline,
+        "bounds": bundle.bounds,
+        "ranks": ranks,
+        "ops": [{"op": name, "count": count, "weight_bytes": size} for name, count, size in op_counts(graph)],
+    }
+
+
+def _bytes(bundle: EngineBundle) -> int:
+    return sum(entry.bytes for entry in bundle.files.values())
+
+
+def _text(bundle: EngineBundle, graph: Graph) -> str:
+    rows = outline(
+        graph, target=f"{bundle.target.name}:{bundle.target.version}", architecture=bundle.source.architecture,
+        dtype=bundle.dtype, limits=vars(bundle.limits), cache=vars(bundle.cache), pipeline=bundle.pipeline,
+    )   # fmt: skip
+    files = ", ".join(f"{name} {amount(entry.bytes)}" for name, entry in bundle.files.items())
+    head = [("engine", f"{bundle.path}, made by trtc {bundle.trtc_version}"), *rows, ("source", bundle.source.path)]
+    parts = [table([*head, ("files", f"{amount(_bytes(bundle))}: {files}")])]
+    bounds = ", ".join(f"{size} in {low}..{high}" for size, (low, high) in bundle.bounds.items())
+    for rank in bundle.ranks:
+        for word, tensors in (("inputs", rank.inputs), ("outputs", rank.outputs)):
+            parts.append(f"{word} of {rank.engine}, {bounds}\n{table(_tensors(tensors), '  ')}")
+    total = op_counts(graph)
+    sums = ("", sum(count for _, count, _ in total), sum(size for *_, size in total))
+    parts.append(table([("op", "count", "bytes of weights"), *total, sums]))
+    return "\n\n".join(parts)
+
+
+def _tensors(tensors: Iterable[Tensor]) -> list[tuple[str, str, str]]:
+    """Name, type and alias of each tensor; those of all layers in one row."""
+    layers: dict[tuple[str, str, str], list[str]] = {}
+    for t in tensors:
+        of = f"{t.dtype}[{', '.join(map(str, t.shape))}]"
+        number = LAYER.search(t.name)
+        name, alias = (LAYER.sub("*", text) for text in (t.name, t.alias or ""))
+        layers.setdefault((name, of, f"updates {alias}" if alias else ""), []).append(number[0] if number else "")
+    rows: list[tuple[str, str, str]] = []
+    for (name, of, alias), numbers in layers.items():
+        span = f"{{{numbers[0]}..{numbers[-1]}}}" if len(numbers) > 1 else numbers[0]
+        rows.append((name.replace("*", span), of, alias.replace("*", span)))
+    return rows
