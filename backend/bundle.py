@@ -107,6 +107,8 @@ def bundle(out: Path, needed: int) -> Generator[BundleWriter]:
             raise no_space(out, needed, free)
         folder = Path(tempfile.mkdtemp(prefix=f".{out.resolve().name}.", dir=parent))
         folder.chmod(0o755)
+    except (FileExistsError, NotADirectoryError):
+        raise TrtcError(f"{out} cannot be written: {parent} is no folder") from None
     except OSError as error:
         raise TrtcError(f"{out} cannot be written: {error.strerror}") from None
     try:

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, TypeVar, cast
 
 from trtc.errors import TrtcError
@@ -29,7 +30,9 @@ class Keys:
             if (value := self.values.get(name)) is not None:
                 return self._checked(kind, name, value)
         if default is _MISSING:
-            raise TrtcError(f"{self.file}: {self.prefix}{key} is missing", *nearest(key, self.values.keys() - {key}))
+            near = get_close_matches(key, self.values.keys() - {key}, 1, cutoff=0.8)   # many true keys are like others
+            notes = [f"help: did you mean `{near[0]}`?"] if near else []
+            raise TrtcError(f"{self.file}: {self.prefix}{key} is missing", *notes)
         return cast("T", default)
 
     def positive(self, key: str, *, default: int = _MISSING) -> int:

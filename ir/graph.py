@@ -17,7 +17,7 @@ from trtc.ir.ops.leaves import Input, Weight
 from trtc.ir.types import Bounds, names, solve
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Graph:
     """A named function from inputs (and weights) to outputs.
 
@@ -120,6 +120,8 @@ class Graph:
         from trtc.ir.text import print_graph
 
         return print_graph(self)
+
+    __repr__ = __str__
 
     def __eq__(self, other: object) -> bool:
         """Equal up to the names of values and the locations of ops."""

@@ -48,7 +48,7 @@ def build(
     stored = stored_constants(graph)
     places = _places(stored)
     model = _model(graph, stored, places)
-    total = sum(places[s.name][1] for s in stored)
+    total = max((start + length for start, length in places.values()), default=0)
     with bundle.open(f"{folder}/weights.bin") as file:
         for item, array in stream(stored, tensors, threads=threads, release=release):
             _write(file, array, places[item.name][0])

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import signal
+import threading
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 from trtc.backend.bundle import BundleWriter, HashingFile, Progress, signature, silent
@@ -78,12 +82,30 @@ def _serialize(emit: Emitter, builder: Any, config: Any, file: HashingFile, prog
     raised: list[BaseException] = []   # by callbacks: the build ends, then the first is raised
     writer = _writer(emit.trt, file, raised)
     config.progress_monitor = _monitor(emit.trt, progress, raised)
-    built = builder.build_serialized_network_to_stream(emit.network, config, writer)
+    with _interrupts(raised):
+        built = builder.build_serialized_network_to_stream(emit.network, config, writer)
     if raised:
         raise raised[0]
     emit.diagnostics.check()
     if not built:
         raise refusal(None, "it built no plan and gave no reason")
+
+
+@contextmanager
+def _interrupts(raised: list[BaseException]) -> Generator[None, None, None]:
+    """Keep Ctrl-C until the build ends, at its next step: TensorRT would swallow what it raises in a callback."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def keep(number: int, frame: FrameType | None) -> None:
+        raised.append(KeyboardInterrupt())
+
+    before = signal.signal(signal.SIGINT, keep)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before or signal.default_int_handler)
 
 
 def _writer(trt: Any, file: HashingFile, raised: list[BaseException]) -> Any:
@@ -125,7 +147,7 @@ def _monitor(trt: Any, progress: Progress, raised: list[BaseException]) -> Any:
             return int(part)
 
         def tell(self, part: int) -> None:
-            if part > self.told:
+            if part > self.told and not raised:
                 self.told = part
                 _caught(raised, progress, "build", part, WHOLE)
 
@@ -133,7 +155,7 @@ def _monitor(trt: Any, progress: Progress, raised: list[BaseException]) -> Any:
 
 
 def _caught(raised: list[BaseException], call: Callable[..., Any], *arguments: Any) -> Any:
-    """What the call gives; what it raises (also Ctrl-C) is kept, as TensorRT would swallow it."""
+    """What the call gives; what it raises is kept, as TensorRT would swallow it."""
     try:
         return call(*arguments)
     except BaseException as error:

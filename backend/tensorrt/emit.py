@@ -71,13 +71,13 @@ class Emitter(Layers):
 
     def outputs(self, names: Iterable[str]) -> None:
         """Mark the graph's outputs, in order, under these names."""
-        marked: set[Value] = set()
+        taken = {self.tensors[op] for op in self.graph.inputs}
         for name, value in zip(names, self.graph.outputs.values(), strict=True):
             self.op, self.place = cast("Op", value), name
             tensor = self[value]
-            if isinstance(value, Input) or value in marked or self.graph.is_constant(value):
+            if tensor in taken or self.graph.is_constant(value):
                 tensor = self.add("identity", tensor, part="copy")
-            marked.add(value)
+            taken.add(tensor)
             tensor.name = name
             self.network.mark_output(tensor)
             self.diagnostics.check(self.op)

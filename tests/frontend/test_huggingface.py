@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -183,7 +184,10 @@ def test_tensors_that_are_no_plain_floats(folder: Path) -> None:
     )
 
 
-def shard(folder: Path, weight_map: Any) -> None:
+Homes = Callable[[dict[str, str]], dict[str, Any]]
+
+
+def shard(folder: Path, weight_map: Homes) -> None:
     """Two files and an index in the place of one file."""
     tensors = load(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
@@ -205,26 +209,26 @@ def test_shards(folder: Path) -> None:
     assert open_checkpoint(folder).source.keys() == whole.keys()
 
 
-@pytest.mark.parametrize(
-    ("weight_map", "message"),
-    [
-        (lambda homes: {**homes, "x": "c.safetensors"}, (
-            "c.safetensors is missing from MODEL, but model.safetensors.index.json names it\n  = help: fetch it again"
-        )),
-        (lambda homes: {**homes, "x": "../c.safetensors"}, (
-            'model.safetensors.index.json: the file of tensor x is "../c.safetensors", '
-            "but must be a name in the same folder"
-        )),
-        (lambda homes: {**homes, "x": 3}, (
-            "model.safetensors.index.json: the file of tensor x is 3, but must be a name in the same folder"
-        )),
-        (lambda _: {}, (
-            "model.safetensors.index.json: weight_map is missing, but must say which file holds each tensor"
-        )),
-        (lambda homes: {**homes, "model.norm.weight": "a.safetensors"}, None),
-    ],
-)   # fmt: skip
-def test_wrong_indices(folder: Path, weight_map: Any, message: str | None) -> None:
+INDICES: list[tuple[Homes, str | None]] = [
+    (lambda homes: {**homes, "x": "c.safetensors"}, (
+        "c.safetensors is missing from MODEL, but model.safetensors.index.json names it\n  = help: fetch it again"
+    )),
+    (lambda homes: {**homes, "x": "../c.safetensors"}, (
+        'model.safetensors.index.json: the file of tensor x is "../c.safetensors", '
+        "but must be a name in the same folder"
+    )),
+    (lambda homes: {**homes, "x": 3}, (
+        "model.safetensors.index.json: the file of tensor x is 3, but must be a name in the same folder"
+    )),
+    (lambda _: {}, (
+        "model.safetensors.index.json: weight_map is missing, but must say which file holds each tensor"
+    )),
+    (lambda homes: {**homes, "model.norm.weight": "a.safetensors"}, None),
+]   # fmt: skip
+
+
+@pytest.mark.parametrize(("weight_map", "message"), INDICES)
+def test_wrong_indices(folder: Path, weight_map: Homes, message: str | None) -> None:
     shard(folder, weight_map)
     if message is None:
         open_checkpoint(folder).graph(Limits(2, 8, 16), f32)   # the file's own header is what counts

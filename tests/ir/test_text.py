@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -48,7 +49,8 @@ def test_any_number_round_trips(values: list[float]) -> None:
     found = parse(str(graph)).ops[0]
     assert isinstance(found, Constant) and parse(str(graph)) == graph
     for got, want in zip(found.values, values, strict=True):
-        assert (math.isnan(got) and math.isnan(want)) or (got == want and math.copysign(1, got) == math.copysign(1, want))
+        same = got == want and math.copysign(1, got) == math.copysign(1, want)
+        assert same or (math.isnan(got) and math.isnan(want))
 
 
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=4))
@@ -123,21 +125,20 @@ graph @g(%q: f32[B, 4, S, 8], %k: f32[B, 2, 2*S + 1, 8], %n: i32[B], %x: f32[B, 
   return y = %h, %i, %c, j = %j, z = %z
 }
 """
-PIECES = st.sampled_from(
-    ["%", "@", "%a", "%x", "]", "[", "{", "}", "(", ")", ":", ",", "=", "..", "*", "+", "-", "0", "-1", "1e400", "inf", "nan",
-     "f32", "bool", "true", '"', "\\", "//", "loc", "return", "where", "in", "relu", "concat", "result", "input", "of", "S", "Z",
-     "99999999999999999999999", "\x00", "é", "٣", "\n", "f32[0]", "f32[-4]", "f32[1, 1, 1, 1]", "mask = %x", "axis = 9"]
+PIECES = (
+    *"%@]([{}):,=*+-0SZé٣", "%a", "%x", "..", "-1", "1e400", "inf", "nan", "f32", "bool", "true", '"', "\\", "//", "",
+    "loc", "return", "where", "in", "relu", "concat", "result", "input", "of", "9" * 23, "\x00", "\n", "f32[0]", "i8[3]",
+    "f32[-4]", "f32[1, 1, 1, 1]", "mask = %x", "axis = 9", "a = 1..2", "i32[]",
 )   # fmt: skip
 
 
 @settings(max_examples=3000)
-@given(st.data())
-def test_mangled_text_fails_with_an_error_of_ours(data: st.DataObject) -> None:
-    text = SAMPLE
-    for _ in range(data.draw(st.integers(1, 3))):
-        start = data.draw(st.integers(0, len(text)))
-        stop = min(len(text), start + data.draw(st.integers(0, 6)))
-        text = text[:start] + data.draw(st.one_of(st.just(""), PIECES)) + text[stop:]
+@given(st.integers(0, 2**64))
+def test_mangled_text_fails_with_an_error_of_ours(seed: int) -> None:
+    random, text = Random(seed), SAMPLE
+    for _ in range(random.randint(1, 3)):
+        start = random.randrange(len(text))
+        text = text[:start] + random.choice(PIECES) + text[start + random.randint(0, 6) :]
     try:
         graph = parse(text)
     except IRError as error:

@@ -31,7 +31,7 @@ def test_ring_laws(a: Size, b: Size, c: Size) -> None:
     assert (a + b) + c == a + (b + c) and (a * b) * c == a * (b * c)
     assert a * (b + c) == a * b + a * c
     assert a + 0 == a == a * 1 and a * 0 == 0 == a - a
-    assert -(-a) == a and a - b == a + -b
+    assert 0 - (0 - a) == a and a - b == a + -b and -a == a * -1
 
 
 @given(sizes(), sizes(), VALUES)

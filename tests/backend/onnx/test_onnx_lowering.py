@@ -29,7 +29,7 @@ SIZES = ({"B": 1, "S": 1, "M": 8}, {"B": 3, "S": 5, "M": 9}, {"B": 4, "S": 4, "M
 class Case:
     """An op, its operands' types, and the range of their elements: for integers below a size's value, for floats."""
 
-    make: Callable[..., Value]
+    make: Callable[[Any], Value] | Callable[[Any, Any], Value] | Callable[[Any, Any, Any], Value]
     operands: tuple[TensorType, ...]
     low: float = -3
     high: float = 3
@@ -40,7 +40,8 @@ class Case:
 
     def graph(self) -> Graph:
         inputs = tuple(o.Input(f"x{i}", of) for i, of in enumerate(self.operands))
-        made = self.make(*inputs)
+        make: Callable[..., Value] = self.make
+        made = make(*inputs)
         assert isinstance(made, Op)
         names = ["y", *(f"y{i}" for i in range(1, len(made.types)))]
         return Graph("one", inputs, dict(zip(names, made.results, strict=True)), BOUNDS)
@@ -78,7 +79,7 @@ CASES = [
     Case(o.RMSNorm, (X, f32[6])), Case(lambda x, w: o.RMSNorm(x, w, eps=0.5), (f32["S", 6], f32[6])),
     Case(o.LayerNorm, (X, f32[6])), Case(o.LayerNorm, (X, f32[6], f32[6])),
     Case(lambda x, y, w: ort_ops.SkipRMSNorm(x, y, w, eps=1e-3), (X, X, f32[6])),
-    *(Case(lambda *x, order=order: o.Rope(*x, interleaved=order), (HEADS, f32["B", "S", half], f32["B", "S", half]))
+    *(Case(lambda x, c, s, order=order: o.Rope(x, c, s, order), (HEADS, f32["B", "S", half], f32["B", "S", half]))
       for half in (4, 2, 1) for order in (False, True)),
     Case(lambda x: o.Cast(x, i32), (X,)), Case(lambda x: o.Cast(x, f16), (X,)),
     Case(lambda x: o.Cast(x, f32), (f16["S"],)),
@@ -93,7 +94,7 @@ CASES = [
     *(Case(lambda x, axes=axes: o.Transpose(x, axes), (X,)) for axes in ((0, 2, 1), (2, 0, 1), (1, 0, 2))),
     Case(lambda x: o.Slice(x, 2, 1, 3), (X,)), Case(lambda x: o.Slice(x, 0, 5, 1), (i32[6, "S"],)),
     Case(lambda x: ort_ops.Split(x, 2, (1, 3, 2)), (X,)), Case(lambda x: ort_ops.Split(x, 0, (4, 2)), (f32[6, "S"],)),
-    Case(lambda *x: o.Concat(x, 1), (X, f32["B", "M", 6], X)), Case(lambda x: o.Concat((x,), 0), (X,)),
+    Case(lambda x, y, z: o.Concat((x, y, z), 1), (X, f32["B", "M", 6], X)), Case(lambda x: o.Concat((x,), 0), (X,)),
     Case(o.Embedding, (f32[5, 6], i32["B", "S"]), 0, 5), Case(o.Embedding, (f16[5, 6], i64["S"]), 0, 5),
     Case(o.Gather, (f32["M", 3], i32["B", "S"]), 0, 8),
     Case(lambda x, i: o.Gather(x, i, 1), (f32["B", "M", 2], i64["S"]), 0, 8),

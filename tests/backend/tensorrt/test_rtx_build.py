@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import signal
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -93,15 +95,32 @@ def test_progress_tells_bytes_of_weights_then_how_far_the_build_is(tmp_path: Pat
     assert told == sorted(told, key=lambda step: (phases.index(step[0]), step[1]))   # it never goes back
 
 
-def test_an_interrupted_build_stops_and_leaves_nothing(tmp_path: Path) -> None:
-    def interrupt(phase: str, done: int, total: int) -> None:
+def ctrl_c() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def trouble() -> None:
+    raise ValueError("of the progress bar")
+
+
+@pytest.mark.parametrize(("act", "kind"), [(ctrl_c, KeyboardInterrupt), (trouble, ValueError)])
+def test_an_interrupted_build_stops_and_leaves_nothing(
+    act: Callable[[], None], kind: type[BaseException], tmp_path: Path
+) -> None:
+    told: list[int] = []
+
+    def progress(phase: str, done: int, total: int) -> None:
         if phase == "build":
-            raise KeyboardInterrupt
+            told.append(done)
+            if len(told) == 10:
+                act()
 
     made = model(BASE, f16)
-    with pytest.raises(KeyboardInterrupt):
-        build_plan(made.lowered, made.tensors, tmp_path / "engine", interrupt)
+    with pytest.raises(kind):
+        build_plan(made.lowered, made.tensors, tmp_path / "engine", progress)
     assert list(tmp_path.iterdir()) == []
+    assert told[-1] < 900   # it is 1000 where the build ends
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_what_the_disk_says_while_the_plan_leaves_is_not_swallowed(tmp_path: Path, few_bytes: None) -> None:
