@@ -27,7 +27,7 @@ check: lint test
 
 lint: .venv/.dev
 	$(BIN)/ruff check
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 clean:
 	rm -rf .venv $(ENGINE) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -237,8 +237,9 @@ class Parser:
             targets.append(self.take_kind("name", "a value such as %y"))
         self.take("=")
         word = self.take_kind("word", "an op")
-        if word.text not in OPS or word.text in ("input", "result"):
-            raise self.error(f"unknown op `{word.text}`", *nearest(word.text, OPS), at=word.source)
+        known = OPS.keys() - {"input", "result"}
+        if word.text not in known:
+            raise self.error(f"unknown op `{word.text}`", *nearest(word.text, sorted(known)), at=word.source)
         kind = OPS[word.text]
         listed, named = self._operands(kind)
         attributes = self._attributes(kind) if self.accept("{") else {}
@@ -257,7 +258,8 @@ class Parser:
             said = ", ".join(map(str, declared))
             raise IRError(f"{op.name}: the result is {found}, but the text says {said}", source=where)
         if len(targets) != len(op.types):
-            raise self.error(f"{op.name} has {len(op.types)} results, but {len(targets)} are named", at=source)
+            has = f"{len(op.types)} result{'' if len(op.types) == 1 else 's'}"
+            raise self.error(f"{op.name} has {has}, but {len(targets)} are named", at=source)
         for token, result in zip(targets, op.results, strict=True):
             self._define(token, lambda result=result: result)
 

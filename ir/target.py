@@ -60,5 +60,6 @@ def target(text: str) -> Target:
     name, _, version = text.partition(":")
     if name not in TARGETS:
         known = nearest(name, TARGETS) or [f"help: one of {', '.join(TARGETS)}"]
+        known = known if TARGETS else ["help: import trtc.backend.targets, which registers those of trtc"]
         raise IRError(f"unknown target `{name}`", *known)
     return TARGETS[name](version)

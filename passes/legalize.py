@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from trtc.ir.errors import IRError
+from trtc.ir.errors import IRError, PassError
 from trtc.ir.graph import Graph
 from trtc.ir.op import Op, Result, Value, at
 from trtc.ir.ops import Constant, Input, Weight
 from trtc.ir.target import Target, target
 from trtc.passes.base import Pass
 from trtc.passes.widen import widen
+
+ROUNDS = 20   # no op is that many levels above the primitives
 
 
 class Legalize(Pass, name="legalize"):
@@ -26,9 +28,12 @@ class Legalize(Pass, name="legalize"):
         to = target(self.target)
         for narrow, wide in to.widened.items():
             graph = widen(graph, narrow, wide)
-        while new := self._decomposed(graph, to):
+        for _ in range(ROUNDS):
+            if not (new := self._decomposed(graph, to)):
+                return graph
             graph = graph.replace(new)
-        return graph
+        left = ", ".join(sorted({op.name for op in self._decomposed(graph, to) if isinstance(op, Op)}))
+        raise PassError(f"legalize: {left} decomposes into what {to} refuses again and again, but must come to an end")
 
     def _decomposed(self, graph: Graph, to: Target) -> dict[Value, Value]:
         new: dict[Value, Value] = {}

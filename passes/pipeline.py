@@ -94,6 +94,8 @@ def _passes(name: str, options: list[str], where: Source) -> tuple[Pass, ...]:
         if key not in fields:
             known = f"its options: {', '.join(fields) or 'none'}"
             raise ParseError(f"pass `{name}` has no option `{key}`", known, source=where)
+        if fields[key].name in values:
+            raise ParseError(f"pass `{name}` is given the option `{key}` twice", source=where)
         values[fields[key].name] = _value(name, key, value, hints[fields[key].name], where)
     for key, f in fields.items():
         if f.name not in values and f.default is dataclasses.MISSING:

@@ -15,7 +15,7 @@ from trtc.ir.op import Op, Value, at
 from trtc.passes.base import Pass
 
 log = logging.getLogger("trtc.rewrite")   # `--explain` shows it
-ROUNDS = 100
+ROUNDS, GROWTH = 100, 20   # more rounds, or a graph that many times as large, is a rule that does not end
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,10 @@ def apply(graph: Graph, rules: Sequence[Rule], name: str) -> Graph:
     """The graph after these rules, tried in order on each op, round after round until none applies."""
     by_kind: dict[type[Op], list[Rule]] = {}
     latest = ""
+    most = GROWTH * len(graph.ops) + 1000
     for _ in range(ROUNDS):
+        if len(graph.ops) > most:
+            break   # it doubles, say, what it matches: waiting for the last round would take for ever
         found: dict[Value, Value] = {}
         for op in graph.ops:
             if type(op) not in by_kind:
@@ -67,7 +70,7 @@ def apply(graph: Graph, rules: Sequence[Rule], name: str) -> Graph:
         if not found:
             return graph
         graph = graph.replace(found)
-    message = f"{name}: rule {latest} still applies after {ROUNDS} rounds, but must come to an end"
+    message = f"{name}: rule {latest} applies again and again, but must come to an end"
     raise PassError(message, "help: does it match what it makes?")
 
 

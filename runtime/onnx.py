@@ -33,10 +33,11 @@ DTYPES: dict[str, tuple[Any, int]] = {
 
 @dataclass(frozen=True)
 class _Step:
-    """One binding for one number of new tokens, and the buffer that its ``input_ids`` are read from."""
+    """One binding for one number of new tokens, and the buffers of its ``input_ids`` and ``logits``."""
 
     binding: Any
     input_ids: Array
+    logits: Array
 
 
 class OnnxSession:
@@ -63,7 +64,7 @@ class OnnxSession:
         self._sizes, self._steps = (batch, capacity), {}
         symbols = {"B": batch, "M": capacity}
         inputs = [t for t in self._rank.inputs if t.name != "input_ids"]
-        outputs = [t for t in self._rank.outputs if t.alias is None]
+        outputs = [t for t in self._rank.outputs if t.alias is None and "S" not in t.shape]
         self._buffers = {t.name: _allocate(t, symbols) for t in [*inputs, *outputs]}
         for output in self._rank.outputs:
             if output.alias is not None:
@@ -76,7 +77,8 @@ class OnnxSession:
         self._buffers["input_lengths"][...] = input_lengths
         self._buffers["past_lengths"][...] = past_lengths
         self._session.run_with_iobinding(step.binding)
-        return self._buffers["logits"].astype(np.float32, copy=False)
+        logits = step.logits if step.logits.ndim == 2 else step.logits[np.arange(len(input_ids)), input_lengths - 1]
+        return logits.astype(np.float32, copy=False)
 
     def _bind(self, length: int) -> _Step:
         """Bind every tensor for ``length`` new tokens."""
@@ -84,12 +86,13 @@ class OnnxSession:
         symbols = {"B": batch, "M": capacity, "S": length}
         binding = self._session.io_binding()
         ids = next(t for t in self._rank.inputs if t.name == "input_ids")
-        buffers = {**self._buffers, "input_ids": _allocate(ids, symbols)}
+        per_token = [t for t in (ids, *self._rank.outputs) if "S" in t.shape]   # logits of every token, if asked for
+        buffers = {**self._buffers, **{t.name: _allocate(t, symbols) for t in per_token}}
         for tensor in self._rank.inputs:
             binding.bind_input(*_place(tensor, buffers[tensor.name]))
         for tensor in self._rank.outputs:
             binding.bind_output(*_place(tensor, buffers[tensor.name]))
-        step = _Step(binding, buffers["input_ids"])
+        step = _Step(binding, buffers["input_ids"], buffers["logits"])
         self._steps = {n: s for n, s in self._steps.items() if n == 1} | {length: step}   # decode, and the last prefill
         return step
 

@@ -138,7 +138,7 @@ class Builder:
         self.add(ops.Reshape(self.random.choice((split, back)), x.shape), self.of(x))
 
     def joined(self) -> None:
-        a, b, axis = self.row(), self.row(), self.random.choice((0, 1, 2))
+        a, b, axis = self.row(), self.row(), self.random.choice((0, 1, 2, 2))
         joint = ops.Concat((a, b, a), axis)
         if axis < 2:
             self.extra.append(joint)
@@ -261,7 +261,7 @@ class Builder:
 @st.composite
 def graphs(draw: st.DrawFn, most: int = 8) -> Graph:
     """A graph of up to 8 moves, each of a few ops."""
-    random = draw(st.randoms(use_true_random=False))
+    random = draw(st.randoms(use_true_random=True))   # drawn choice by choice, hypothesis repeats itself: it finds less
     return Builder(random).build(draw(st.integers(1, most)))
 
 

@@ -155,8 +155,7 @@ def compile(
         observers: told of each pass as it has run.
         threads: constants that are materialised at a time.
         progress: told of phases and bytes.
-    Errors:
-        TrtcError: the checkpoint, an option or this machine does not allow it; nothing half-written stays.
+    Errors: a TrtcError where the checkpoint, an option or this machine refuses; nothing half-written stays.
     """
     model = read_model(
         path, dtype=dtype, max_batch_size=max_batch_size, max_input_len=max_input_len, max_seq_len=max_seq_len,

@@ -24,7 +24,8 @@ from trtc.ir.types import DType, TensorType
 class GroupQueryAttention(Op, name="onnxruntime.group_query_attention"):
     """Rope, cache update and causal attention in one kernel, whose cost follows the length and not the capacity.
 
-    Token s of a sequence stands at position ``length - S + s``; its key and value are written there.
+    Token s of a sequence stands at position ``length - S + s``; its key and value are written there. The kernel
+    takes several tokens (S > 1) of a batch (B > 1) only where all caches are empty, and refuses them otherwise.
 
     Operands:
         qkv: float[B, S, (Hq + 2 * Hkv) * D], the heads of q, then of k, then of v.

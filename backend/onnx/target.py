@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from importlib.metadata import PackageNotFoundError, version
 
 from trtc.backend.onnx import ops
 from trtc.backend.onnx.plugins import RULES
 from trtc.ir import ops as ir
+from trtc.ir.errors import IRError
 from trtc.ir.op import Op
 from trtc.ir.target import TARGETS, Condition, Target, always
 from trtc.ir.types import bf16, f16, f32
@@ -35,13 +37,26 @@ NATIVE: dict[type[Op], Condition] = {
 
 
 def onnx(wanted: str) -> Target:
-    """ONNX Runtime, the installed version where none is stated."""
+    """ONNX Runtime in a version; the installed one where none is stated.
+
+    Engines take one limit more than their bounds: several new tokens on top of caches that are not empty go one
+    sequence at a time (ONNX Runtime's attention kernel refuses them for a batch). Prefill and decode do not meet it.
+    """
     try:
         found = wanted or version("onnxruntime")
     except PackageNotFoundError:
         found = OLDEST
+    if not re.match(r"\d+(\.\d+)*", found):
+        raise IRError(f"the version of target onnx is {found}, but must be numbers", f"help: onnx:{OLDEST}")
+    if _numbers(found) < _numbers(OLDEST):
+        note = "help: pip install --upgrade onnxruntime"
+        raise IRError(f"target onnx is {found}, but must be {OLDEST} or newer, which run opset 24", note)
     summary = "ONNX for ONNX Runtime on a CPU, with its contrib kernels; f16 and bf16 weights, f32 arithmetic"
     return Target("onnx", found, summary, NATIVE, RULES, widened={f16: f32, bf16: f32})
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", text)]
 
 
 TARGETS["onnx"] = onnx

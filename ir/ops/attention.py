@@ -73,7 +73,8 @@ class Attention(Op, name="attention"):
         require(self.v.shape[:3] == self.k.shape[:3], f"k is {self.k.type}, but v is {self.v.type}")
         grouped = isinstance(heads, int) and isinstance(kv_heads, int) and heads % kv_heads == 0
         require(grouped, f"q has {heads} heads, which is no multiple of the {kv_heads} of k")
-        require(self.softcap >= 0 and self.window >= 0, "softcap and window must not be negative")
+        require(self.window >= 0, f"window is {self.window}, but must not be negative")
+        require(self.softcap >= 0, f"softcap is {self.softcap:g}, but must not be negative")
         if self.lengths:
             require(self.lengths.type == i32[batch], f"lengths is {self.lengths.type}, but must be {i32[batch]}")
         if self.mask:

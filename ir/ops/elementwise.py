@@ -154,7 +154,8 @@ class And(Op, name="and"):
     b: Value
 
     def infer(self) -> TensorType:
-        require(self.a.dtype == self.b.dtype == bool_, "operands must be bool")
+        both = self.a.dtype == self.b.dtype == bool_
+        require(both, f"operands are {self.a.dtype} and {self.b.dtype}, but must be bool")
         return TensorType(bool_, broadcast(self.a.shape, self.b.shape))
 
     def evaluate(self, a: Array, b: Array) -> Array:

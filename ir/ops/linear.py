@@ -23,7 +23,7 @@ class MatMul(Op, name="matmul"):
 
     def infer(self) -> TensorType:
         dtype, a, b = same_float(self.a, self.b), self.a.shape, self.b.shape
-        require(min(len(a), len(b)) >= 2, "operands must have rank 2 at least")
+        require(min(len(a), len(b)) >= 2, f"operands have ranks {len(a)} and {len(b)}, but must have 2 at least")
         require(a[-1] == b[-2], f"the last axis of a is {a[-1]}, but b takes {b[-2]}")
         return TensorType(dtype, (*broadcast(a[:-2], b[:-2]), a[-2], b[-1]))
 

@@ -6,9 +6,9 @@ import errno
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -119,9 +119,17 @@ def test_what_is_no_engine_is_left_alone(tmp_path: Path, file: str) -> None:
     assert str(error.value) == message.replace(str(out), str(out / file))
 
 
+def left(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
+    """Make every disk one that has this many bytes left."""
+
+    def usage(path: object) -> Any:
+        return SimpleNamespace(total=1 << 40, used=(1 << 40) - free, free=free)
+
+    monkeypatch.setattr(module.shutil, "disk_usage", usage)
+
+
 def test_too_little_space_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage._replace(free=2_500_000))
+    left(monkeypatch, 2_500_000)
     with pytest.raises(TrtcError) as error, bundle(tmp_path / "engine", 7_000_000_000):
         raise AssertionError("must not begin")
     note = "help: free some space, or give a folder on another disk to -o"
@@ -133,8 +141,7 @@ def test_too_little_space_is_said_before_anything_is_written(tmp_path: Path, mon
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_disk_that_fills_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage._replace(free=1_000_000))
+    left(monkeypatch, 1_000_000)
     with pytest.raises(TrtcError) as error, bundle(tmp_path / "engine", 900_000) as writer:
         writer.add_text("a.txt", "new")
         raise OSError(number, os.strerror(number))

@@ -216,6 +216,18 @@ def test_ctrl_c_leaves_nothing_and_the_old_engine(
     assert [f.relative_to(tmp_path).as_posix() for f in sorted(tmp_path.rglob("*"))] == ["old", "old/engine.json"]
 
 
+def test_a_plan_of_tensorrt_rtx_is_built_and_not_run_yet(trtc_: Trtc, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx_bindings")
+    engine = tmp_path / "engine"
+    options = ("--target", "tensorrt-rtx", "--max-batch-size", 2, "--max-input-len", 8, "--max-seq-len", 16)
+    code, out, err = trtc_("compile", MODEL, "-o", engine, *options)
+    assert (code, out) == (0, "") and err.startswith(f"engine: {engine}, tensorrt-rtx:1.")
+    _, out, _ = trtc_("inspect", engine)
+    assert "\ninputs of rank0/model.plan, B in 1..2, S in 1..8\n" in out
+    code, _, err = trtc_("run", engine, "--prompt", "x")
+    assert code == 2 and "but this trtc runs only onnx engines\n" in err
+
+
 def test_as_a_process(tmp_path: Path) -> None:
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "trtc", *map(str, arguments)]

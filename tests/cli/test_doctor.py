@@ -29,7 +29,6 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
         def find(name: str) -> object:
             return None if name in missing else find_spec("json")
 
-        monkeypatch.setattr("trtc.cli._support.BACKENDS", names)
         monkeypatch.setattr(trtc.backend.backends, "BACKENDS", names)
         monkeypatch.setattr(trtc.backend.backends, "find_spec", find)
         monkeypatch.setattr(trtc.cli._support, "gpus", lambda: found)

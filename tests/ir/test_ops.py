@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from importlib import import_module
 from random import Random
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from testing_target import AddMul, Halves
@@ -21,6 +21,7 @@ from trtc.ir.ops import Input
 from trtc.ir.sample import sample
 from trtc.ir.types import Dim, DType, TensorType, bf16, bool_, f16, f32, i32
 
+torch: Any = import_module("torch")   # its types are partial
 BOUNDS = {"B": (1, 3), "S": (1, 5), "T": (5, 9)}
 B, S, T = (Dim.named(name) for name in BOUNDS)
 TOLERANCE = {f32: 2e-5, f16: 2e-2}   # of the greatest element: a few roundings of sums of up to 16 numbers
@@ -335,18 +336,27 @@ def test_rope_in_gptj_order() -> None:
     np.testing.assert_allclose(evaluate(ops.Rope, x, cos, sin, interleaved=True), want.numpy(), rtol=1e-5, atol=1e-6)
 
 
-def test_data_movement() -> None:
-    x = floats(2, 3, 4)
-    indices = np.array([[2, 0], [1, 1]], np.int32)
-    np.testing.assert_array_equal(evaluate(ops.Gather, x, indices, axis=1), torch_of(lambda t: t[:, indices], x))
-    batched = torch_of(lambda t: torch.stack([t[b, indices[b]] for b in range(2)]), x)
-    np.testing.assert_array_equal(evaluate(ops.Gather, x, indices, axis=1, batch=1), batched)
-    sliced = evaluate(ops.Slice, x, axis=1, start=1, size=2)
-    np.testing.assert_array_equal(sliced, torch_of(lambda t: t.narrow(1, 1, 2), x))
-    turned = evaluate(ops.Transpose, x, axes=(2, 0, 1))
-    np.testing.assert_array_equal(turned, torch_of(lambda t: t.permute(2, 0, 1), x))
-    joint = evaluate(lambda a, b: ops.Concat((a, b), 1), x, x)
-    np.testing.assert_array_equal(joint, torch_of(lambda t: torch.cat([t, t], 1), x))
+MOVES: dict[str, tuple[Callable[[Value], Op], Callable[[Any], Any]]] = {
+    "slice": (lambda x: ops.Slice(x, 1, 1, 2), lambda t: t.narrow(1, 1, 2)),
+    "transpose": (lambda x: ops.Transpose(x, (2, 0, 1)), lambda t: t.permute(2, 0, 1)),
+    "concat": (lambda x: ops.Concat((x, x), 1), lambda t: torch.cat([t, t], 1)),
+    "reshape": (lambda x: ops.Reshape(x, (6, 4)), lambda t: t.reshape(6, 4)),
+    "broadcast": (lambda x: ops.Broadcast(x, (5, 2, 3, 4)), lambda t: t.expand(5, 2, 3, 4)),
+}
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_data_movement(name: str) -> None:
+    x, (kind, function) = floats(2, 3, 4), MOVES[name]
+    np.testing.assert_array_equal(evaluate(kind, x), torch_of(function, x))
+
+
+def test_gather() -> None:
+    x, indices = floats(2, 3, 4), np.array([[2, 0], [1, 1]], np.int32)
+    np.testing.assert_array_equal(evaluate(ops.Gather, x, indices, axis=1), x[:, indices])
+    t, rows = torch.from_numpy(x), torch.from_numpy(indices.astype(np.int64))
+    want = torch.gather(t, 1, rows[:, :, None].expand(2, 2, 4)).numpy()
+    np.testing.assert_array_equal(evaluate(ops.Gather, x, indices, axis=1, batch=1), want)
 
 
 REDUCTIONS: dict[str, Callable[..., Any]] = {

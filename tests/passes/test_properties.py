@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.errors import HypothesisWarning
 from strategies import OURS, PIPELINES, graphs
 
 from trtc.ir.errors import PassError
@@ -50,15 +52,17 @@ def test_pipelines_keep_meaning(graph: Graph) -> None:
 def finds(text: str) -> bool:
     """Whether the property above fails for some graph."""
 
-    @settings(max_examples=300, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+    @settings(max_examples=300, phases=[Phase.generate], suppress_health_check=[HealthCheck.too_slow])
     @given(graphs())
     def property(graph: Graph) -> None:
         check_pass(text, graph)
 
-    try:
-        property()
-    except PassError:
-        return True
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", HypothesisWarning)   # of the length of the graph that it shows
+        try:
+            property()
+        except PassError:
+            return True
     return False
 
 
@@ -98,8 +102,9 @@ def slice_of_concat_off_by_one(op: Slice) -> Value | None:
     if not isinstance(op.x, Concat) or op.x.axis != op.axis:
         return None
     start = op.x.parts[0].shape[op.axis]
-    inside = isinstance(start, int) and start < op.start and op.start + op.size <= 2 * start
-    return Slice(op.x.parts[1], op.axis, op.start - start - 1, op.size) if inside else None
+    if not isinstance(start, int) or not start < op.start or op.start + op.size > 2 * start:
+        return None
+    return Slice(op.x.parts[1], op.axis, op.start - start - 1, op.size)
 
 
 def test_a_wrong_offset_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from trtc.backend.backends import BACKENDS, Backend
 from trtc.cli._gpu import GPU, gpus
+
+if TYPE_CHECKING:
+    from trtc.backend.backends import Backend
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Support:
 
 def support() -> tuple[list[Support], list[GPU]]:
     """What each target can do here, and the GPUs there are."""
+    from trtc.backend.backends import BACKENDS
+
     found = gpus()
     return [_support(b, bool(found)) for b in BACKENDS.values()], found
 

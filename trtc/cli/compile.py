@@ -43,7 +43,7 @@ def compile(
     threads: Threads = 2,
 ) -> None:
     """Compile a checkpoint to an engine."""
-    from trtc.compiler import build, plan, read_model
+    from trtc.compiler import plan, read_model
 
     if not output and not dry_run:
         raise TrtcError("there is no -o, but it must say where the engine goes", "help: -o ENGINE_DIR, or --dry-run")
@@ -52,13 +52,18 @@ def compile(
         model_dir, dtype=dtype, max_batch_size=max_batch_size, max_input_len=max_input_len, max_seq_len=max_seq_len,
         all_logits=all_logits,
     )   # fmt: skip
+    observers = _observers(model, dump_ir, check)
     with explaining(explain):
-        made = plan(
-            model, target=target, passes=passes, load=load or [], observers=_observers(model, dump_ir, check)
-        )
+        made = plan(model, target=target, passes=passes, load=load or [], observers=observers)
     if dry_run or not output:
         print(_outline(made))
-        return
+    else:
+        _build(made, output, threads, start)
+
+
+def _build(made: Plan, output: Path, threads: int, start: float) -> None:
+    from trtc.compiler import build
+
     with progress() as report:
         bundle = build(made, output, threads=threads, progress=report)
     size, seconds = sum(entry.bytes for entry in bundle.files.values()), time.perf_counter() - start

@@ -17,6 +17,7 @@ from trtc.backend.targets import target
 from trtc.compiler import plan, read_model
 from trtc.errors import MissingPackage
 from trtc.ir import ops as o
+from trtc.ir.errors import IRError
 from trtc.ir.graph import Graph
 from trtc.ir.types import TensorType, bf16, f16, f32, i32
 
@@ -118,11 +119,15 @@ def test_progress_and_release(tmp_path: Path) -> None:
     """Told of every byte, in order, and of every tensor that is done with."""
     told: list[tuple[str, int, int]] = []
     released: list[str] = []
+
+    def tell(phase: str, done: int, total: int) -> None:
+        told.append((phase, done, total))
+
     v = o.Weight("v", f32[3, 4])
     graph = Graph("g", (X,), {"y": o.Linear(o.Mul(X, o.Add(W, W)), v)}, BOUNDS)
     build(
         graph, {**WEIGHTS, "v": np.ones((3, 4), np.float32)}, BundleWriter(tmp_path), "rank0",
-        progress=lambda *now: told.append(now), release=released.append,
+        progress=tell, release=released.append,
     )   # fmt: skip
     total = PAGE + 48
     assert told == [("weights", 16, total), ("weights", total, total), ("model", 0, 1), ("model", 1, 1)]
@@ -145,3 +150,20 @@ def test_the_target_says_why_not(dtype: Any) -> None:
     assert target("onnx").refuses(o.Cast(x, f32)) is None
     swiglu = o.SwiGLU(X, X)
     assert target("onnx:1.24").refuses(swiglu) == "onnx:1.24 has no swiglu"
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        ("1.23.2", (
+            "target onnx is 1.23.2, but must be 1.24 or newer, which run opset 24\n"
+            "  = help: pip install --upgrade onnxruntime"
+        )),
+        ("newest", "the version of target onnx is newest, but must be numbers\n  = help: onnx:1.24"),
+    ],
+)   # fmt: skip
+def test_versions_that_cannot_be(version: str, message: str) -> None:
+    with pytest.raises(IRError) as error:
+        target(f"onnx:{version}")
+    assert str(error.value) == f"error: {message}"
+    assert str(target("onnx:1.24.1")) == "onnx:1.24.1" and str(target("onnx:2")) == "onnx:2"
