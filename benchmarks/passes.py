@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from itertools import pairwise
 
 import trtc.backend.targets  # noqa: F401  (registers the targets)
 from trtc.frontend import Limits, build_decoder
@@ -44,7 +45,7 @@ def measure(layers: int, pipeline: str) -> list[float]:
     times.append(time.perf_counter())
     assert str(parse(text)) == text
     times.append(time.perf_counter())
-    return [b - a for a, b in zip(times, times[1:], strict=False)]
+    return [b - a for a, b in pairwise(times)]
 
 
 def main() -> None:

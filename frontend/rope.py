@@ -22,6 +22,7 @@ KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "yarn": (("factor",), ("attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim")),
 }
 """Each kind of scaling with the keys it cannot do without, and those that it may have."""
+MAX_DIM = 8192   # elements of a head: far beyond any model, and tables of it still fit
 
 
 def read_rope(keys: Keys, dim: int, max_position: int, *, interleaved: bool = False) -> RopeConfig:
@@ -36,8 +37,8 @@ def read_rope(keys: Keys, dim: int, max_position: int, *, interleaved: bool = Fa
     key = "rope_type" if section.values.get("rope_type") is not None else "type"
     kind = section.choice(key, KINDS, default="default")
     least = 4 if kind == "dynamic" else 2
-    if dim < least or dim % 2:
-        want = f"even and at least {least}, as {kind} rotary positions ask"
+    if not least <= dim <= MAX_DIM or dim % 2:
+        want = f"even and in {least}..{MAX_DIM}, as {kind} rotary positions ask"
         note = "help: head_dim is hidden_size / num_attention_heads where it is not stated"
         raise keys.wrong("head_dim", dim, want, note)
     return RopeConfig(theta, dim, kind, _parameters(kind, keys, section, max_position), interleaved)

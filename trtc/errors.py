@@ -29,4 +29,5 @@ class MissingPackage(TrtcError):
     """
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(f"{package} is needed to {purpose}, but is not installed", f"help: pip install 'trtc[{extra}]'")
+        message = f"{package} is needed to {purpose}, but is not installed"
+        super().__init__(message, f"help: pip install 'trtc[{extra}]'")

@@ -71,7 +71,7 @@ CONFIG_ERRORS: list[tuple[dict[str, Any], str]] = [
         "config.json: num_attention_heads is 3, but must be a divisor of hidden_size, 8, where there is no head_dim"
     )),
     ({"head_dim": 5}, (
-        "config.json: head_dim is 5, but must be even and at least 2, as default rotary positions ask\n"
+        "config.json: head_dim is 5, but must be even and in 2..8192, as default rotary positions ask\n"
         "  = help: head_dim is hidden_size / num_attention_heads where it is not stated"
     )),
     ({"hidden_act": "swish"}, (

@@ -170,11 +170,11 @@ def test_where_the_keys_may_stand(config: dict[str, Any], kind: str, theta: floa
         )),
         ({"rope_theta": 1.0}, 8, "rope_parameters.rope_theta is 1.0, but must be greater than 1"),
         ({"rope_type": "default"}, 5, (
-            "head_dim is 5, but must be even and at least 2, as default rotary positions ask\n"
+            "head_dim is 5, but must be even and in 2..8192, as default rotary positions ask\n"
             "  = help: head_dim is hidden_size / num_attention_heads where it is not stated"
         )),
         ({"rope_type": "dynamic", "factor": 2.0}, 2, (
-            "head_dim is 2, but must be even and at least 4, as dynamic rotary positions ask\n"
+            "head_dim is 2, but must be even and in 4..8192, as dynamic rotary positions ask\n"
             "  = help: head_dim is hidden_size / num_attention_heads where it is not stated"
         )),
     ],
