@@ -169,11 +169,9 @@ def _head(config: DecoderConfig, weights: Lookup, x: Value, lengths: Value, tabl
     """The final norm and the scores of each word, for the last token of each sequence or for all."""
     if not all_logits:
         with at("transformer.last_token"):
-            last = Reshape(Sub(lengths, scalar(1, i32)), (B, 1))
-            x = Gather(x, last, axis=1, batch=1)
+            x = Gather(x, Sub(lengths, scalar(1, i32)), axis=1, batch=1)
     x = _norm(config, weights, "transformer.ln_f", x)
     shape = (config.vocab_size, config.hidden_size)
     with at("lm_head"):
         logits = Linear(x, table if config.tie_word_embeddings else weights("lm_head.weight", *shape))
-        wide = logits if logits.dtype == f32 else Cast(logits, f32)
-        return wide if all_logits else Reshape(wide, (B, config.vocab_size))
+        return logits if logits.dtype == f32 else Cast(logits, f32)

@@ -28,7 +28,7 @@ class Target:
         version: of the product that runs the engine.
         summary: one line of help.
         native: for each kind of op that the back end can emit, the condition under which it does.
-        plugins: rewrite rules to the target's own ops, for ``rewrite-plugins``.
+        plugins: rewrite rules to the target's own ops, for ``rewrite-plugins``, in stages.
         fixed: sizes that the target takes as numbers only; ``specialize`` gives them their greatest value first.
         widened: element types that the target computes in a wider one: weights stay as stored, the rest widens.
     """
@@ -37,7 +37,7 @@ class Target:
     version: str
     summary: str
     native: Mapping[type[Op], Condition]
-    plugins: tuple[Callable[..., Any], ...] = ()
+    plugins: tuple[tuple[Callable[..., Any], ...], ...] = ()
     fixed: tuple[str, ...] = ()
     widened: Mapping[DType, DType] = field(default_factory=dict[DType, DType])
 

@@ -75,7 +75,7 @@ TARGET = Target(
         Add: always, AddMul: always, Cast: always, Concat: always, Linear: _of_rank_3, MatMul: always, Mul: always,
         Reshape: always, Slice: always, Softmax: _of_rank_3, Transpose: always, Where: always,
     },
-    plugins=(add_mul,),
+    plugins=((add_mul,),),
     widened={bf16: f32},
 )   # fmt: skip
 PRIMITIVES = Target(

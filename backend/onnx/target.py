@@ -6,7 +6,7 @@ import re
 from importlib.metadata import PackageNotFoundError, version
 
 from trtc.backend.onnx import ops
-from trtc.backend.onnx.plugins import RULES
+from trtc.backend.onnx.plugins import STAGES
 from trtc.ir import ops as ir
 from trtc.ir.errors import IRError
 from trtc.ir.op import Op
@@ -28,7 +28,7 @@ PLAIN: tuple[type[Op], ...] = (
 )   # fmt: skip
 MOVES: tuple[type[Op], ...] = (
     ir.Cast, ir.Reshape, ir.Broadcast, ir.Transpose, ir.Slice, ir.Concat, ir.Gather, ir.Embedding, ir.Iota,
-    ir.SizeOf, ir.KVCacheUpdate, ops.Split,
+    ir.SizeOf, ir.KVCacheUpdate,
 )   # fmt: skip
 NATIVE: dict[type[Op], Condition] = {
     **dict.fromkeys(PLAIN, _dtype),
@@ -52,7 +52,7 @@ def onnx(wanted: str) -> Target:
         note = "help: pip install --upgrade onnxruntime"
         raise IRError(f"target onnx is {found}, but must be {OLDEST} or newer, which run opset 24", note)
     summary = "ONNX for ONNX Runtime on a CPU, with its contrib kernels; f16 and bf16 weights, f32 arithmetic"
-    return Target("onnx", found, summary, NATIVE, RULES, widened={f16: f32, bf16: f32})
+    return Target("onnx", found, summary, NATIVE, STAGES, widened={f16: f32, bf16: f32})
 
 
 def _numbers(text: str) -> list[int]:

@@ -153,7 +153,7 @@ def tensorrt_rtx(version: str) -> Target:
         version=found,
         summary="TensorRT-RTX plans: built on any machine, run on GeForce RTX and RTX PRO GPUs.",
         native=_native(),
-        plugins=(mask_attention, pad_heads),
+        plugins=((mask_attention, pad_heads),),
         fixed=("M",),
     )
 
