@@ -31,7 +31,7 @@ def group_query_attention(op: GroupQueryAttention, to: Emitter) -> tuple[str, st
     last, longest = _lengths(op, to)
     inputs = [to[op.qkv], "", "", to[op.key_cache], to[op.value_cache], last, longest]
     inputs += [to[op.cos], to[op.sin]] if op.cos and op.sin else ["", ""]
-    if op.scale == 1:   # a sink that draws nothing selects the kernel that is quickest for one row
+    if not op.flash:   # a sink that draws nothing selects the other kernel
         inputs += ["", "", to.literal(np.full(op.heads, NO_SINK), np.float32)]
     return to.add(
         "GroupQueryAttention", *inputs, outputs=3, domain=MS,

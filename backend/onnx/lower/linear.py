@@ -46,5 +46,7 @@ def layer_norm(op: ir.LayerNorm, to: Emitter) -> str:
 @lower(SkipRMSNorm)
 def skip_rms_norm(op: SkipRMSNorm, to: Emitter) -> tuple[str, str]:
     inputs = (to[op.x], to[op.skip], to[op.weight])
-    norm, _, _, joint = to.add("SkipSimplifiedLayerNormalization", *inputs, outputs=4, domain=MS, epsilon=op.eps)
+    norm, _, _, joint = to.add(
+        "SkipSimplifiedLayerNormalization", *inputs, outputs=4, unread=(1, 2), domain=MS, epsilon=op.eps
+    )
     return norm, joint

@@ -62,10 +62,13 @@ class Emitter:
     def __getitem__(self, value: Value) -> str:
         return self.names[value]
 
-    def add(self, kind: str, *inputs: str, outputs: int = 1, domain: str = "", **attributes: Any) -> Any:
-        """One node; its output's name, or a tuple of several."""
+    def add(
+        self, kind: str, *inputs: str, outputs: int = 1, unread: tuple[int, ...] = (), domain: str = "",
+        **attributes: Any,
+    ) -> Any:   # fmt: skip
+        """One node; its output's name, or a tuple of several; those that are ``unread`` are not computed."""
         name = f"{self._loc}/{kind}.{len(self.nodes)}"
-        made = [name if i == 0 else f"{name}.{i}" for i in range(outputs)]
+        made = ["" if i in unread else name if i == 0 else f"{name}.{i}" for i in range(outputs)]
         self.nodes.append(self.onnx.helper.make_node(kind, inputs, made, name=name, domain=domain, **attributes))
         return made[0] if outputs == 1 else tuple(made)
 
