@@ -1,7 +1,7 @@
 """Tokens a second on the CPU: `trtc` beside transformers and onnxruntime-genai, f32, random LLaMA shapes.
 
     pip install onnxruntime-genai onnx-ir      # besides trtc[onnx,dev]
-    python benchmarks/decode.py [--shapes 8M 110M] [--batches 1 8] [--rounds 6]
+    python benchmarks/decode.py [--shapes 8M 110M] [--batches 1 8] [--rounds 20]
 
 Every engine runs in a process of its own on the same weights and prompts (128 tokens, 64 new ones, greedy, end token
 ignored); the processes take turns, and the best round of each counts, since other load on a machine only slows.
@@ -201,7 +201,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8])
-    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--serve", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:

@@ -106,7 +106,8 @@ class Sampler:
                 f"the engine computed a logit of {logits[token]}, but logits must be finite",
                 "help: compile with --dtype bfloat16 or float32",
             )
-        self._seen.add(token)
+        if sampling.repetition_penalty != 1:
+            self._seen.add(token)
         return token
 
 

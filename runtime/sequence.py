@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from trtc.runtime.detokenize import Detokenizer
 from trtc.runtime.sampling import Logits, Sampler, Sampling, log_probability
@@ -14,8 +13,7 @@ from trtc.runtime.tokenizer import Tokenizer
 FinishReason = Literal["stop", "length"]
 
 
-@dataclass(frozen=True)
-class TokenEvent:
+class TokenEvent(NamedTuple):
     """One generated token.
 
     Args:
@@ -65,6 +63,13 @@ class SequenceState:
         """Choose the next token."""
         token = self._sampler.choose(logits)
         self.room -= 1
+        logprob = log_probability(logits, token) if self._logprobs else None
+        if not self._text and self.room and token not in self._stop_ids:   # what every step of ids alone is
+            return TokenEvent(self.index, token, "", logprob, None)
+        return self._end_or_text(token, logprob)
+
+    def _end_or_text(self, token: int, logprob: float | None) -> TokenEvent:
+        """What a token means for the text, and whether the sequence ends with it."""
         ends = token in self._stop_ids
         text, found = self._stops.push(self._text.push(token) if self._text and not ends else "")
         reason: FinishReason | None = "stop" if ends or found else "length" if self.room == 0 else None
@@ -72,5 +77,4 @@ class SequenceState:
             last, found = self._stops.push(self._text.flush() if self._text else "")
             text, reason = text + last + self._stops.flush(), "stop" if found else reason
         self.finished = reason is not None
-        logprob = log_probability(logits, token) if self._logprobs else None
         return TokenEvent(self.index, token, text, logprob, reason)

@@ -17,6 +17,8 @@ class StopStrings:
 
     def push(self, piece: str) -> tuple[str, bool]:
         """Return the text that is decided now, and whether a stop string was found right after it."""
+        if not self._stop:
+            return piece, False
         text = self._held + piece
         found = [(start + len(stop), start) for stop in self._stop if (start := text.find(stop)) >= 0]
         if found:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from trtc.backend.onnx.ops import GroupQueryAttention, SkipRMSNorm
+from trtc.backend.onnx.ops import GroupQueryAttention, SkipRMSNorm, Split
 from trtc.ir.graph import Graph
 from trtc.ir.op import Value
 from trtc.ir.ops import (
@@ -168,20 +168,18 @@ def _scaled(weight: Value, rows: int, scale: float) -> Value:
     return Concat((first, Slice(weight, 0, rows, rest)), 0)
 
 
-def part_of_linear(op: Slice, graph: Graph) -> Value | Skip | None:
-    """slice(linear(x, w))  ->  linear(x, slice(w)), where all that reads the product reads parts of it
-
-    Two products are quicker here than one and the copies that take it apart.
-    """
-    match op.x:
-        case Linear(x, weight, bias) as joint if op.axis == joint.type.rank - 1 and graph.is_constant(weight):
-            pass
-        case _:
-            return None
-    if not all(isinstance(user, Slice) for user in graph.users[joint]):
-        return Skip("something reads the whole product")
-    rows = (0, op.start, op.size)
-    return Linear(x, Slice(weight, *rows), Slice(bias, *rows) if bias else None)
+def split(op: Slice, graph: Graph) -> Mapping[Value, Value] | None:
+    """slice(x, first part), slice(x, the rest)  ->  split(x): one kernel for all parts"""
+    if op.start or graph.is_constant(op):
+        return None
+    siblings = {u.start: u for u in graph.users[op.x] if isinstance(u, Slice) and u.axis == op.axis}
+    parts, end = list[Slice](), 0
+    while end in siblings:
+        parts.append(siblings[end])
+        end += siblings[end].size
+    if len(parts) < 2 or end != op.x.shape[op.axis] or len(parts) < len(siblings):
+        return None
+    return dict(zip(parts, Split(op.x, op.axis, tuple(p.size for p in parts)).results, strict=True))
 
 
-STAGES = ((group_query_attention, norm_before_last_token, skip_rms_norm), (fold_scale, part_of_linear))
+STAGES = ((group_query_attention, norm_before_last_token, skip_rms_norm), (fold_scale, split))
