@@ -41,15 +41,15 @@ Run = Callable[[list[list[int]]], list[float]]
 
 def make_model(folder: Path, shape: str) -> None:
     """Save a random LLaMA, and a tokenizer of as many words, which genai's builder asks for."""
-    import torch
     from tokenizers import Tokenizer, models
-    from transformers import LlamaConfig, LlamaForCausalLM
 
+    torch: Any = import_module("torch")
+    transformers: Any = import_module("transformers")
     torch.manual_seed(0)
-    config: Any = LlamaConfig(
+    config = transformers.LlamaConfig(
         **SHAPES[shape], max_position_embeddings=512, tie_word_embeddings=True, bos_token_id=1, eos_token_id=2
     )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
     words = {"<unk>": 0, "<s>": 1, "</s>": 2} | {f"t{i}": i for i in range(3, SHAPES[shape]["vocab_size"])}
     Tokenizer(models.WordLevel(words, unk_token="<unk>")).save(str(folder / "tokenizer.json"))
     names = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>"}

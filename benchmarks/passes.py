@@ -9,7 +9,7 @@ import argparse
 import time
 from itertools import pairwise
 
-import trtc.backend.targets  # noqa: F401  (registers the targets)
+from trtc.backend.targets import TARGETS
 from trtc.frontend import Limits, build_decoder
 from trtc.frontend.config import DecoderConfig, RopeConfig
 from trtc.ir import Graph, TensorType, Value, f16, parse
@@ -50,7 +50,7 @@ def measure(layers: int, pipeline: str) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--target", default="onnx")
+    parser.add_argument("--target", default="onnx", choices=TARGETS)
     pipeline = f"fuse,lower{{target={parser.parse_args().target}}}"
     print(f"pipeline: {pipeline}\n")
     print("| layers | import s | passes s | print s | parse s | all s | ms a layer |")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal
 
 from trtc.runtime.detokenize import Detokenizer
 from trtc.runtime.sampling import Logits, Sampler, Sampling, log_probability
@@ -13,7 +14,8 @@ from trtc.runtime.tokenizer import Tokenizer
 FinishReason = Literal["stop", "length"]
 
 
-class TokenEvent(NamedTuple):
+@dataclass(frozen=True)
+class TokenEvent:
     """One generated token.
 
     Args:
@@ -63,13 +65,6 @@ class SequenceState:
         """Choose the next token."""
         token = self._sampler.choose(logits)
         self.room -= 1
-        logprob = log_probability(logits, token) if self._logprobs else None
-        if not self._text and self.room and token not in self._stop_ids:   # what every step of ids alone is
-            return TokenEvent(self.index, token, "", logprob, None)
-        return self._end_or_text(token, logprob)
-
-    def _end_or_text(self, token: int, logprob: float | None) -> TokenEvent:
-        """What a token means for the text, and whether the sequence ends with it."""
         ends = token in self._stop_ids
         text, found = self._stops.push(self._text.push(token) if self._text and not ends else "")
         reason: FinishReason | None = "stop" if ends or found else "length" if self.room == 0 else None
@@ -77,4 +72,5 @@ class SequenceState:
             last, found = self._stops.push(self._text.flush() if self._text else "")
             text, reason = text + last + self._stops.flush(), "stop" if found else reason
         self.finished = reason is not None
+        logprob = log_probability(logits, token) if self._logprobs else None
         return TokenEvent(self.index, token, text, logprob, reason)

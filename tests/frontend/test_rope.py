@@ -30,7 +30,7 @@ PARAMETERS: dict[str, Drawn] = {
     "default": st.fixed_dictionaries({}),
     "linear": st.fixed_dictionaries({"factor": number}),
     "dynamic": st.fixed_dictionaries({"factor": st.floats(1, 16)}),
-    "llama3": st.tuples(number, number, number, length).map(
+    "llama3": st.tuples(st.floats(1, 16), st.floats(0.25, 8), st.floats(1, 8), length).map(
         lambda n: {
             "factor": n[0],
             "low_freq_factor": n[1],
@@ -79,7 +79,7 @@ def test_frequencies_and_their_factor(kind: tuple[str, dict[str, Any]], theta: f
     config = config_of(kind[0], theta, dim, positions, kind[1])
     want = reference(config)
     got, factor = inverse_frequencies(ours(config))
-    np.testing.assert_allclose(got, want.inv_freq.numpy(), rtol=3e-6, atol=1e-12)   # f32, a power and some products
+    np.testing.assert_allclose(got, want.inv_freq.numpy(), rtol=2e-5, atol=1e-12)   # f32; llama3's blend cancels
     assert factor == pytest.approx(want.attention_scaling, rel=1e-12)
 
 
