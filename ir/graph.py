@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -116,18 +117,19 @@ class Graph:
                 step = next(steps)
             yield step
 
-    def __str__(self) -> str:
-        from trtc.ir.text import print_graph
+    def text(self, *, canonical: bool = False) -> str:
+        """The graph as text; ``canonical`` leaves out what is not meaning: the names of values, locations."""
+        printer: Any = import_module("trtc.ir.printer")   # which imports this module
+        return printer.print_graph(self, canonical=canonical)
 
-        return print_graph(self)
+    def __str__(self) -> str:
+        return self.text()
 
     __repr__ = __str__
 
     def __eq__(self, other: object) -> bool:
         """Equal up to the names of values and the locations of ops."""
-        from trtc.ir.text import print_graph
-
-        return isinstance(other, Graph) and print_graph(self, canonical=True) == print_graph(other, canonical=True)
+        return isinstance(other, Graph) and self.text(canonical=True) == other.text(canonical=True)
 
     def __hash__(self) -> int:
         return hash((self.name, tuple(i.key for i in self.inputs), tuple(self.outputs)))

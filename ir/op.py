@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from dataclasses import MISSING, dataclass, field
 from dataclasses import fields as dataclass_fields
 from functools import cached_property
+from importlib import import_module
 from typing import Any, ClassVar, TypeAlias, cast, dataclass_transform, get_type_hints
 
 import numpy.typing as npt
@@ -89,8 +90,7 @@ def _fields(cls: type) -> Iterator[Field]:
 
 def _evaluate_decomposed(op: Op, *arrays: Any) -> Any:
     """The meaning of an op that does not say it itself: what its decomposition gives."""
-    from trtc.ir.graph import ordered, run
-
+    graphs: Any = import_module("trtc.ir.graph")   # which imports this module
     parts = op.decompose()
     if parts is None:
         raise NotImplementedError(f"{type(op).__name__} does not say what it means")
@@ -99,7 +99,7 @@ def _evaluate_decomposed(op: Op, *arrays: Any) -> Any:
     for given in arrays:
         flat += given if isinstance(given, tuple) else [] if given is None else [given]
     known = dict(zip(op.operands.values(), flat, strict=True))
-    values = known | dict(run(ordered(outputs, known), known))
+    values = known | dict(graphs.run(graphs.ordered(outputs, known), known))
     found = tuple(values[v] for v in outputs)
     return found if len(op.types) > 1 else found[0]
 
