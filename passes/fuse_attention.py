@@ -33,6 +33,8 @@ def fuse_attention(op: MatMul) -> Value | Skip | None:
     mask = read_mask(scores.visible, q.of, k.of, scores.rank) if scores.visible else Mask()
     if isinstance(mask, Skip):
         return mask
+    if mask.other and math.isfinite(scores.hidden):
+        return Skip(f"hidden scores are {scores.hidden:g}, which a token that sees no key needs: the mask may hide all")
     fused = Attention(
         q.of,
         k.of,
@@ -55,18 +57,19 @@ class Scores:
     scale: float
     softcap: float
     visible: Value | None
-    rank: int   # of the scores where the mask is applied
+    hidden: float   # the score of a key that is not visible
+    rank: int       # of the scores where the mask is applied
 
 
 def _read_scores(value: Value) -> Scores | Skip:
     value = _past(value)
-    visible, rank = None, value.type.rank
+    visible, hidden, rank = None, -math.inf, value.type.rank
     if isinstance(value, Where):
         if not isinstance(value.b, Constant) or max(value.b.values) > HIDDEN:
             return Skip("hidden scores are not set to a large negative number")
         if value.a.shape != value.shape:
             return Skip(f"the mask widens the scores {value.a.type} to {value.type}")
-        visible, value = value.condition, value.a
+        visible, hidden, value = value.condition, max(value.b.values), value.a
     scale, value = _factor(value)
     softcap = 0.0
     if isinstance(value, Tanh):   # softcap * tanh(inner * product) = softcap * tanh(scale * product / softcap)
@@ -74,7 +77,9 @@ def _read_scores(value: Value) -> Scores | Skip:
         softcap, scale = abs(scale), inner * scale
     if not scale or not math.isfinite(scale):
         return Skip(f"scores are scaled by {scale:g}")
-    return Scores(value, scale, softcap, visible, rank) if isinstance(value, MatMul) else Skip("scores are no product")
+    if not isinstance(value, MatMul):
+        return Skip("scores are no product")
+    return Scores(value, scale, softcap, visible, hidden, rank)
 
 
 def _factor(value: Value) -> tuple[float, Value]:
