@@ -54,10 +54,15 @@ class Target:
 TARGETS: dict[str, Callable[[str], Target]] = {}
 """By name, what makes the record of a version (the newest known for an empty one)."""
 
+UNAVAILABLE: dict[str, str] = {}
+"""Targets that are known but not in this release, each with what to take instead."""
+
 
 def target(text: str) -> Target:
     """The target that ``name`` or ``name:version`` states."""
     name, _, version = text.partition(":")
+    if name in UNAVAILABLE:
+        raise IRError(f"target {name} is not in this release", f"help: {UNAVAILABLE[name]}")
     if name not in TARGETS:
         known = nearest(name, TARGETS) or [f"help: one of {', '.join(TARGETS)}"]
         known = known if TARGETS else ["help: import trtc.backend.targets, which registers those of trtc"]

@@ -52,7 +52,7 @@ from trtc.ir.ops import (
     Transpose,
     Where,
 )  # fmt: skip
-from trtc.ir.target import TARGETS, Condition, Target, always
+from trtc.ir.target import TARGETS, UNAVAILABLE, Condition, Target, always
 from trtc.ir.types import DType, bf16, bool_, f16, f32, i32, i64
 
 RTX_VERSION = "1.7"   # what this record was written for
@@ -159,3 +159,4 @@ def tensorrt_rtx(version: str) -> Target:
 
 
 TARGETS["tensorrt-rtx"] = tensorrt_rtx
+UNAVAILABLE["tensorrt"] = "--target tensorrt-rtx builds plans for RTX GPUs, --target onnx runs on any CPU"

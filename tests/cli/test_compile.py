@@ -111,6 +111,11 @@ def test_check_finds_a_pass_that_changes_the_meaning(trtc_: Trtc, tmp_path: Path
     [
         (["--target", "onx"], "error: unknown target `onx`\n  = help: did you mean `onnx`?"),
         (
+            ["--target", "tensorrt:10.9"],
+            "error: target tensorrt is not in this release\n"
+            "  = help: --target tensorrt-rtx builds plans for RTX GPUs, --target onnx runs on any CPU",
+        ),
+        (
             [*ONNX, "--passes", "fuse,fuse-attentoin"],
             "error: unknown pass `fuse-attentoin`\n --> <pipeline>:1:6\n  |\n1 | fuse,fuse-attentoin,LOWER\n"
             "  |      ^^^^^^^^^^^^^^\n  = help: did you mean `fuse-attention`?",
