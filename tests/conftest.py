@@ -1,6 +1,7 @@
-"""Textual tests: ``*.trtc`` files of cases, each a RUN line, a graph, and the graph (or the error) expected.
+"""What the whole suite shares: graphs round-trip as text; textual tests.
 
-``pytest --update`` rewrites what is expected. Every case is also evaluated in NumPy, before and after.
+``*.trtc`` files hold cases: a RUN line, a graph, and the graph (or error) expected. ``pytest --update`` rewrites
+what is expected. Every case is also evaluated in NumPy, before and after.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ import pytest
 from testing_target import PRIMITIVES, TARGET
 
 from trtc.errors import TrtcError
+from trtc.ir.graph import Graph
 from trtc.ir.target import TARGETS
 from trtc.ir.text import parse
-from trtc.passes import Pipeline
+from trtc.passes import Pipeline, Step
 from trtc.passes.observe import Check
+from trtc.passes.pipeline import Observer
 
 SPLIT = "// -----\n"
 TARGETS.update({t.name: lambda _, t=t: t for t in (TARGET, PRIMITIVES)})
@@ -100,3 +103,20 @@ class Listener(logging.Handler):
 
 def comments(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith("//")]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def every_graph_round_trips() -> Iterator[None]:
+    """Whatever graph a pipeline of the suite starts from or makes: its text reads back as an equal graph."""
+    def check(step: Step) -> None:
+        for graph in (step.before, step.after) if step.number == 1 else (step.after,):
+            assert parse(str(graph)) == graph, f"the text of @{graph.name} after {step.by} reads back as another graph"
+
+    run = Pipeline.run
+
+    def checked(pipeline: Pipeline, graph: Graph, *observers: Observer, limit: int | None = None) -> Graph:
+        return run(pipeline, graph, *observers, check, limit=limit)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Pipeline, "run", checked)
+        yield

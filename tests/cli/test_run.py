@@ -7,7 +7,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -204,7 +203,7 @@ def test_help_lists_every_command_with_its_line(trtc_: Trtc) -> None:
     assert trtc_("--version") == (0, f"trtc {trtc.__version__}\n", "")
 
 
-def test_help_is_quick_and_imports_nothing_heavy() -> None:
+def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys, trtc.cli\n"
         "sys.argv = ['trtc', '--help']\n"
@@ -213,13 +212,8 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
         "heavy = 'numpy onnx onnxruntime tokenizers sentencepiece jsonschema jinja2 safetensors torch tensorrt_rtx'\n"
         "print([m for m in heavy.split() if m in sys.modules], file=sys.stderr)\n"
     )
-    seconds: list[float] = []
-    for _ in range(4):   # the first compiles the modules; others may use the machine meanwhile
-        start = time.perf_counter()
-        done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-        seconds.append(time.perf_counter() - start)
-        assert done.stderr == "[]\n"
-    assert min(seconds) < 0.5
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stderr == "[]\n"
 
 
 def test_progress_is_silent_off_a_terminal_and_json_on_request(
