@@ -63,7 +63,7 @@ DATA = {"data/0": np.array([1.5, -2], np.float32).tobytes()}
 
 def test_tensors_are_those_of_torch_load(tmp_path: Path) -> None:
     base = torch.randn(6, 8)
-    saved = OrderedDict(
+    saved: dict[str, Any] = OrderedDict(
         f32=base, f16=base.half(), bf16=base.bfloat16(), transposed=base.t(), part=base[1:5:2, 3:], row=base[2],
         parameter=torch.nn.Linear(3, 2).weight, i8=torch.arange(5, dtype=torch.int8), u8=base[0].to(torch.uint8),
         i32=torch.arange(6, dtype=torch.int32), i64=torch.arange(6), flags=base > 0, scalar=torch.tensor(2.5),
