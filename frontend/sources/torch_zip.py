@@ -34,6 +34,7 @@ BYTES = {
     "float64": 8, "int16": 2, "uint16": 2, "uint32": 4, "uint64": 8, "float8_e5m2": 1,
 }   # fmt: skip
 MAX_PICKLE = 16 << 20   # bytes; a tensor takes some 200
+FREE_PICKLE, SHARE = 1 << 20, 64   # bytes in any file, and the part of a file: a byte can make 64 in memory
 HEADER = struct.Struct("<4s5H3I2H")   # of a zip member: signature, ..., length of name, length of extra
 AGAIN = "help: the file is cut short or is no checkpoint; fetch it again"
 SAFE = "help: such a pickle can run code; get the checkpoint as safetensors"
@@ -98,7 +99,8 @@ class _Archive:
         order = self._content("byteorder", 16) if "byteorder" in self.members else b"little"
         if order.strip() != b"little":
             raise ValueError("it is big-endian")
-        return Machine(self._find, self._storage).load(self._content("data.pkl", MAX_PICKLE))
+        longest = min(MAX_PICKLE, FREE_PICKLE + self.size // SHARE)
+        return Machine(self._find, self._storage).load(self._content("data.pkl", longest))
 
     def _content(self, name: str, longest: int) -> bytes:
         start, size = self._span(name)
