@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trtc.frontend.sources.safetensors import SafetensorsSource
+from trtc.frontend.sources.mapped import MappedSource
 from trtc.ir.graph import Graph
 from trtc.ir.types import evaluate
 from trtc.runtime.bundle import EngineBundle
@@ -178,7 +178,11 @@ def reference(folder: Path, case: Case, dtype: str) -> list[Floats]:
 
 @cache
 def _reference(folder: Path, name: str, dtype: str) -> list[Floats]:
-    case = CASES[name]
+    return fresh_reference(folder, CASES[name], dtype)
+
+
+def fresh_reference(folder: Path, case: Case, dtype: str) -> list[Floats]:
+    """What `reference` gives, of a case that is not among CASES."""
     model = load(folder, dtype)
     return [_decode(model, ids, length) for ids, length in zip(tokens(case), case.lengths, strict=True)]
 
@@ -213,7 +217,7 @@ def calls(case: Case) -> Iterator[tuple[Ints, Ints, Ints]]:
         yield np.array(new, np.int32), np.ones_like(lengths), lengths + step
 
 
-def graph_logits(graph: Graph, source: SafetensorsSource, case: Case) -> Floats:
+def graph_logits(graph: Graph, source: MappedSource, case: Case) -> Floats:
     """Logits [sequence, call, word] of the case's calls by the graph's own meaning."""
     sizes = {"B": len(case.lengths), "M": max(case.lengths) + STEPS}
     caches = {

@@ -193,7 +193,7 @@ def _engine(made: Plan, rank: dict[str, Any]) -> dict[str, Any]:
         "target": {"name": made.target.name, "version": made.target.version},
         "pipeline": str(made.pipeline),
         "source": {
-            "path": str(checkpoint.folder), "format": "huggingface", "architecture": checkpoint.config.architecture,
+            "path": str(checkpoint.folder), "format": checkpoint.format, "architecture": checkpoint.config.architecture,
         },
         "model": checkpoint.raw,
         "dtype": made.model.dtype,

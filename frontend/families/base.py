@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -23,7 +22,7 @@ class Family:
         architectures: what ``architectures`` of config.json says.
         features: what it needs of the decoder, for ``trtc models``.
         config: the decoder's config of a checkpoint's keys.
-        names: for each role, the checkpoint's key; ``{n}`` stands for the layer.
+        names: for each role, the checkpoint's key, both less their last part; ``{n}`` stands for the layer.
     """
 
     name: str
@@ -31,13 +30,6 @@ class Family:
     features: str
     config: Callable[[Keys], DecoderConfig]
     names: Mapping[str, str]
-
-    def key(self, role: str) -> str:
-        """The checkpoint's key of a role such as ``transformer.layers.3.mlp.fc.weight``."""
-        layer = re.search(r"\.layers\.(\d+)\.", role)
-        general = role.replace(layer[0], ".layers.{n}.") if layer else role
-        stem, _, kind = general.rpartition(".")
-        return f"{self.names[stem]}.{kind}".replace("{n}", layer[1] if layer else "")
 
 
 def register(family: Family) -> None:

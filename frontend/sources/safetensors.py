@@ -3,90 +3,29 @@
 from __future__ import annotations
 
 import json
-import mmap
 import struct
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-
 from trtc.errors import TrtcError
-from trtc.ir.errors import nearest
-from trtc.ir.op import Array
+from trtc.frontend.sources.mapped import MAX_RANK, POINTER, Entry, MappedSource
 from trtc.ir.types import DType, TensorType, bf16, bool_, f8e4m3, f16, f32, i8, i32, i64, u8
 
 DTYPES: dict[str, DType] = {
     "F32": f32, "F16": f16, "BF16": bf16, "F8_E4M3": f8e4m3, "I8": i8, "U8": u8, "I32": i32, "I64": i64, "BOOL": bool_,
 }   # fmt: skip
 MAX_HEADER = 100 << 20   # bytes; the limit of the reference implementation
-MAX_RANK = 64            # axes of a NumPy array
 AGAIN = "help: the file is cut short or is no safetensors file; fetch it again"
-POINTER = "help: this is a pointer of Git LFS; `git lfs pull` fetches the file"
 
 
-@dataclass(frozen=True)
-class Entry:
-    """Where one tensor lies: bytes ``start..stop`` of a file."""
+class SafetensorsSource(MappedSource):
+    """The tensors of some safetensors files by key."""
 
-    file: Path
-    dtype: str
-    shape: tuple[int, ...]
-    start: int
-    stop: int
+    dtypes = DTYPES
 
-
-class SafetensorsSource(Mapping[str, Array]):
-    """The tensors of some safetensors files by key; reading one maps it, and copies nothing.
-
-    Args:
-        folder: what the files lie in.
-        files: their names.
-        homes: the file that each tensor should lie in, where an index says it.
-    """
-
-    def __init__(self, folder: Path, files: list[str], homes: Mapping[str, str] | None = None) -> None:
-        self.folder, self.files, self.homes = folder, files, homes or {}
-        self.entries: dict[str, Entry] = {}
-        self._maps: dict[Path, mmap.mmap] = {}
-        for name in files:
-            self.entries.update(read_header(folder / name))
-
-    def type(self, key: str) -> TensorType:
-        """The type of a tensor; an error that names it where it is missing or of an element type we do not know."""
-        if key not in self.entries:
-            every = self.files[0] if len(self.files) == 1 else f"the {len(self.files)} files of {self.folder}"
-            where = f"{self.homes[key]}, where the index has it" if key in self.homes else every
-            raise TrtcError(f"tensor {key} is missing from {where}", *nearest(key, self.entries))
-        entry = self.entries[key]
-        if entry.dtype not in DTYPES:
-            raise TrtcError(f"{entry.file.name}: tensor {key} is {entry.dtype}, but must be one of {', '.join(DTYPES)}")
-        return TensorType(DTYPES[entry.dtype], entry.shape)
-
-    def __getitem__(self, key: str) -> Array:
-        kind, entry = self.type(key), self.entries[key]
-        flat = np.frombuffer(self._map(entry.file), kind.dtype.numpy, kind.numel(), entry.start)
-        return flat.reshape(entry.shape)
-
-    def release(self, key: str) -> None:
-        """Let the pages of a tensor leave memory; reading it again maps them again."""
-        entry = self.entries[key]
-        first = -(-entry.start // mmap.PAGESIZE) * mmap.PAGESIZE
-        if hasattr(mmap, "MADV_DONTNEED") and first < entry.stop:
-            self._map(entry.file).madvise(mmap.MADV_DONTNEED, first, entry.stop - first)
-
-    def _map(self, file: Path) -> mmap.mmap:
-        if file not in self._maps:
-            with file.open("rb") as handle:
-                self._maps[file] = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
-        return self._maps[file]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.entries)
-
-    def __len__(self) -> int:
-        return len(self.entries)
+    @staticmethod
+    def read(file: Path) -> dict[str, Entry]:
+        return read_header(file)
 
 
 def read_header(file: Path) -> dict[str, Entry]:

@@ -59,7 +59,10 @@ def test_the_graph_of_an_engine(trtc_: Trtc, shakespeare: Path) -> None:
             "--stage is fused, but must be one of import, fuse, legalize\n  = help: did you mean `fuse`?",
         ),
         ([str(MODEL), "-o", "none/x"], "none/x cannot be written: none is not a folder"),
-        (["none"], "none is no directory\n  = help: give the directory that holds config.json and *.safetensors"),
+        (
+            ["none"],
+            "none is no directory\n  = help: give the directory that holds config.json or params.json, and the weights",
+        ),
     ],
 )
 def test_mistakes_exit_with_2(trtc_: Trtc, shakespeare: Path, arguments: list[str], text: str) -> None:

@@ -18,6 +18,7 @@ from trtc.ir.types import f32
 
 save: Any = import_module("safetensors.numpy").save_file
 load: Any = import_module("safetensors.numpy").load_file
+torch: Any = import_module("torch")
 ABSENT: Any = object()
 LAYER = "model.layers.0"
 
@@ -109,7 +110,7 @@ def test_a_wrong_config_names_the_key(folder: Path, changes: dict[str, Any], mes
 
 
 def test_no_directory(folder: Path) -> None:
-    note = "\n  = help: give the directory that holds config.json and *.safetensors"
+    note = "\n  = help: give the directory that holds config.json or params.json, and the weights"
     assert error_of(folder / "x") == f"MODEL/x is no directory{note}".replace("MODEL/x", "MODEL")
     assert error_of(folder / "config.json") == f"MODEL is no directory{note}"
 
@@ -152,8 +153,9 @@ def test_a_folder_in_the_place_of_a_file(folder: Path) -> None:
 
 def test_no_weights(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
-    help_ = "help: save the model with safe_serialization=True"
-    assert error_of(folder) == f"MODEL holds no .safetensors file\n  = {help_}"
+    assert error_of(folder) == (
+        "MODEL holds no *.safetensors and no pytorch_model*.bin\n  = help: fetch the weights, too"
+    )
 
 
 def test_a_missing_tensor_names_the_file_and_the_nearest(folder: Path) -> None:
@@ -168,7 +170,7 @@ def test_a_wrong_shape_shows_both_and_the_role(folder: Path) -> None:
     assert error_of(folder) == (
         f"tensor {LAYER}.mlp.gate_proj.weight is f32[12, 8], but the config asks for f32[16, 8]\n"
         "  = it is transformer.layers.0.mlp.fc.weight\n"
-        "  = help: the tensors and config.json are of different models"
+        "  = help: the tensors and the config are of different models"
     )
 
 
@@ -246,6 +248,52 @@ def test_a_tensor_missing_from_all_shards(folder: Path) -> None:
     retensor(folder, lm_head__weight=ABSENT)
     shard(folder, lambda homes: homes)
     assert error_of(folder) == "tensor lm_head.weight is missing from the 2 files of MODEL"
+
+
+def as_torch(folder: Path, *parts: slice) -> dict[str, Any]:
+    """Files of torch.save in the place of model.safetensors: one, or several with an index. Gives the tensors."""
+    tensors = {key: array.copy() for key, array in load(folder / "model.safetensors").items()}
+    (folder / "model.safetensors").unlink()
+    homes: dict[str, str] = {}
+    for n, part in enumerate(parts):
+        name = f"pytorch_model-{n + 1:05}-of-{len(parts):05}.bin" if len(parts) > 1 else "pytorch_model.bin"
+        homes |= dict.fromkeys(sorted(tensors)[part], name)
+        torch.save({key: torch.tensor(tensors[key]) for key in sorted(tensors)[part]}, folder / name)
+    if len(parts) > 1:
+        (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": homes}))
+    return tensors
+
+
+@pytest.mark.parametrize("parts", [(slice(None),), (slice(5), slice(5, None))])
+def test_files_of_torch(folder: Path, parts: tuple[slice, ...]) -> None:
+    graph = str(open_checkpoint(folder).graph(Limits(2, 8, 16), f32))
+    tensors = as_torch(folder, *parts)
+    checkpoint = open_checkpoint(folder)
+    assert len(checkpoint.source.files) == len(parts) and checkpoint.source.keys() == tensors.keys()
+    assert all(np.array_equal(checkpoint.source[key], tensors[key]) for key in tensors)
+    assert checkpoint.dtype == "float32" and str(checkpoint.graph(Limits(2, 8, 16), f32)) == graph
+    edit(folder, dtype=ABSENT)
+    assert open_checkpoint(folder).dtype == "float32"
+    (folder / "pytorch_model.bin.index.json").unlink(missing_ok=True)
+    assert open_checkpoint(folder).source.keys() == tensors.keys()
+
+
+def test_safetensors_come_before_files_of_torch(folder: Path) -> None:
+    kept = (folder / "model.safetensors").read_bytes()
+    as_torch(folder, slice(None))
+    (folder / "adapter.safetensors").write_bytes(kept)
+    assert open_checkpoint(folder).source.files == ["pytorch_model.bin"]   # what is named so comes before a stray one
+    (folder / "model.safetensors").write_bytes(kept)
+    assert open_checkpoint(folder).source.files == ["model.safetensors"]
+
+
+def test_a_shard_of_torch_that_is_missing(folder: Path) -> None:
+    as_torch(folder, slice(5), slice(5, None))
+    (folder / "pytorch_model-00002-of-00002.bin").unlink()
+    assert error_of(folder) == (
+        "pytorch_model-00002-of-00002.bin is missing from MODEL, but pytorch_model.bin.index.json names it\n"
+        "  = help: fetch it again"
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,115 @@
+"""Checkpoints: what every source of models comes to, and which source a directory is of."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+from trtc.errors import TrtcError
+from trtc.frontend.config import DecoderConfig
+from trtc.frontend.decoder import Limits, build_decoder
+from trtc.frontend.sources.mapped import MappedSource
+from trtc.frontend.weights import Expression, Weights
+from trtc.ir.graph import Graph
+from trtc.ir.types import DType, bf16, f16, f32
+
+DTYPES = {"float32": f32, "float16": f16, "bfloat16": bf16}
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja",
+)   # fmt: skip
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that can be compiled.
+
+    Args:
+        folder: where it lies.
+        format: what wrote it: huggingface or meta.
+        raw: its config, as read.
+        expression: each weight over the source's tensors.
+        tokens: gives the ids of the tokens that begin, end and pad, as engine.json has them.
+    """
+
+    folder: Path
+    format: str
+    raw: dict[str, Any]
+    config: DecoderConfig
+    source: MappedSource
+    expression: Expression
+    tokens: Callable[[], dict[str, Any]]
+
+    @property
+    def dtype(self) -> str:
+        """float32, float16 or bfloat16: what the config states, else what most of the tensors are."""
+        stated = self.raw.get("dtype") or self.raw.get("torch_dtype")
+        if isinstance(stated, str) and stated in DTYPES:
+            return stated
+        found = Counter(self.source.dtypes.get(entry.dtype) for entry in self.source.entries.values())
+        return max(DTYPES, key=lambda name: found[DTYPES[name]])
+
+    def graph(self, limits: Limits, dtype: DType, *, all_logits: bool = False) -> Graph:
+        """The graph of this model, in plain ops."""
+        weights = Weights(self.source, self.expression, dtype)
+        return build_decoder(self.config, weights, limits, dtype, all_logits=all_logits)
+
+    @cached_property
+    def tokenizer_files(self) -> list[Path]:
+        return [f for name in TOKENIZER_FILES if (f := self.folder / name).is_file()]
+
+    @cached_property
+    def generation(self) -> dict[str, Any]:
+        """Ids of the tokens that begin, end and pad."""
+        return self.tokens()
+
+
+@dataclass(frozen=True)
+class Format:
+    """A form that checkpoints come in.
+
+    Args:
+        config: the file of a directory that shows it, and holds the config.
+        open: the checkpoint in a directory; nothing of its tensors is read but the headers.
+    """
+
+    config: str
+    open: Callable[[Path], Checkpoint]
+
+
+FORMATS: dict[str, Format] = {}
+"""By name, in the order in which they are looked for."""
+
+
+def open_checkpoint(path: str | Path) -> Checkpoint:
+    """The checkpoint in a directory; nothing of its tensors is read yet but the headers.
+
+    Errors:
+        TrtcError: no directory, no config, an unknown architecture, a key or a file that is missing or wrong.
+    """
+    folder, every = Path(path), list(FORMATS.values())
+    if not folder.is_dir():
+        configs = " or ".join(form.config for form in every)
+        raise TrtcError(f"{path} is no directory", f"help: give the directory that holds {configs}, and the weights")
+    return next((form for form in every if (folder / form.config).exists()), every[0]).open(folder)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object; an error that names the file where it is missing or is none."""
+    try:
+        value: Any = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise TrtcError(f"{file.name} is missing from {file.parent}") from None
+    except OSError as error:
+        raise TrtcError(f"{file} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise TrtcError(f"{file.name} is no JSON: {error}") from None
+    except RecursionError:
+        raise TrtcError(f"{file.name} is nested too deeply to be read") from None
+    if not isinstance(value, dict):
+        raise TrtcError(f"{file.name} must hold a JSON object")
+    return cast("dict[str, Any]", value)
