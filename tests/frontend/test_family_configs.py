@@ -1,0 +1,67 @@
+"""Wrong configs of families beside LLaMA: every message names the file, the key, what is and what must be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from trtc.errors import TrtcError
+from trtc.frontend import FAMILIES
+from trtc.frontend.config import DecoderConfig, Keys
+
+SIZES: dict[str, Any] = {
+    "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 11,
+    "num_key_value_heads": 1, "head_dim": 4,
+}   # fmt: skip
+FULL, SLIDING = "full_attention", "sliding_attention"
+
+
+def config(architecture: str, **keys: Any) -> DecoderConfig:
+    return FAMILIES[architecture].config(Keys({**SIZES, **keys}, "config.json"))
+
+
+ERRORS: list[tuple[str, dict[str, Any], str]] = [
+    ("MistralForCausalLM", {"sliding_window": 0}, "sliding_window is 0, but must be at least 1"),
+    ("MistralForCausalLM", {"sliding_window": "all"}, 'sliding_window is "all", but must be a whole number'),
+    ("Qwen2ForCausalLM", {"use_sliding_window": 1}, "use_sliding_window is 1, but must be true or false"),
+    ("Qwen2ForCausalLM", {"layer_types": [SLIDING, FULL]}, (
+        "use_sliding_window is false, but must be true, as layer_types has sliding_attention"
+    )),
+    ("Qwen2ForCausalLM", {"use_sliding_window": True, "layer_types": [FULL]}, (
+        'layer_types is ["full_attention"], but must be a list of 2, each one of full_attention, sliding_attention'
+    )),
+    ("Qwen2ForCausalLM", {"layer_types": "sliding_attention"}, (
+        'layer_types is "sliding_attention", but must be a list of 2, each one of full_attention, sliding_attention'
+    )),
+    ("Qwen3ForCausalLM", {"layer_types": [FULL, ["x"]]}, (
+        'layer_types is ["full_attention", ["x"]], but must be a list of 2, each one of full_attention, '
+        "sliding_attention"
+    )),
+    ("Qwen3ForCausalLM", {"use_sliding_window": True, "layer_types": [FULL, SLIDING], "sliding_window": None}, (
+        "sliding_window is null, but must be a whole number, as layer_types has sliding_attention"
+    )),
+    ("Qwen3ForCausalLM", {"use_sliding_window": True, "max_window_layers": 0.5}, (
+        "max_window_layers is 0.5, but must be a whole number"
+    )),
+]   # fmt: skip
+
+
+@pytest.mark.parametrize(("architecture", "keys", "message"), ERRORS)
+def test_a_wrong_config_names_the_key(architecture: str, keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(TrtcError) as error:
+        config(architecture, **keys)
+    assert str(error.value) == f"error: config.json: {message}"
+
+
+def test_what_a_config_leaves_out_is_as_transformers_has_it() -> None:
+    assert config("MistralForCausalLM").windows == (4096, 4096)
+    assert config("MistralForCausalLM", sliding_window=None).windows == ()
+    assert config("Qwen2ForCausalLM").windows == ()
+    assert config("Qwen2ForCausalLM", use_sliding_window=True).windows == ()   # max_window_layers is 28
+    assert config("Qwen3ForCausalLM", use_sliding_window=True, max_window_layers=1).windows == (0, 4096)
+
+
+@pytest.mark.parametrize("architecture", sorted(FAMILIES))
+def test_a_config_knows_its_architecture(architecture: str) -> None:
+    assert config(architecture).architecture == architecture
