@@ -35,7 +35,47 @@ QWEN3 = (
         "use_sliding_window": True, "sliding_window": 3, "max_window_layers": 1,
     }, dtype="float16", lengths=(13, 1, 6), model="Qwen3"),
 )   # fmt: skip
-FAMILY_CASES = {case.name: case for case in (*MISTRAL, *QWEN2, *QWEN3)}
+OLMO2 = (
+    Case("olmo2", {"num_key_value_heads": 2, "head_dim": 16}, dtype="bfloat16", model="Olmo2"),
+    Case("olmo2-bias-mha-head10", {
+        "hidden_size": 40, "attention_bias": True, "tie_word_embeddings": True, "hidden_act": "gelu",
+        "rope_parameters": {"rope_type": "linear", "rope_theta": 500000.0, "factor": 2.0},
+    }, lengths=(3, 9), model="Olmo2"),
+)   # fmt: skip
+GRANITE = (
+    Case("granite", {
+        "embedding_multiplier": 12.0, "attention_multiplier": 0.4, "residual_multiplier": 0.22, "logits_scaling": 0.8,
+        "num_key_value_heads": 2,
+    }, dtype="bfloat16", model="Granite"),
+    Case("granite-biases-tied-head20", {
+        "embedding_multiplier": 3.3, "attention_multiplier": 0.015625, "logits_scaling": 1.7, "head_dim": 20,
+        "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True, "hidden_act": "gelu_pytorch_tanh",
+    }, lengths=(3, 9), model="Granite"),
+)   # fmt: skip
+GEMMA = (
+    Case("gemma-mqa", {
+        "num_key_value_heads": 1, "head_dim": 16, "hidden_act": "gelu", "tie_word_embeddings": True,
+    }, dtype="bfloat16", model="Gemma"),
+    Case("gemma-bias-head10", {
+        "hidden_size": 40, "head_dim": 10, "attention_bias": True, "num_key_value_heads": 2,
+        "hidden_act": "gelu_pytorch_tanh",
+    }, dtype="float16", lengths=(3, 9), model="Gemma"),
+)   # fmt: skip
+GEMMA2 = (
+    Case("gemma2", {
+        "num_hidden_layers": 3, "num_key_value_heads": 2, "head_dim": 16, "sliding_window": 4,
+        "tie_word_embeddings": True, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 0.7,
+        "query_pre_attn_scalar": 24,
+    }, dtype="bfloat16", lengths=(11, 1, 4), model="Gemma2"),
+    Case("gemma2-uncapped-bias-windows-by-list", {
+        "num_key_value_heads": 1, "head_dim": 10, "hidden_size": 40, "sliding_window": 3, "attention_bias": True,
+        "layer_types": [FULL, SLIDING], "attn_logit_softcapping": None, "final_logit_softcapping": None,
+        "query_pre_attn_scalar": 7, "hidden_activation": "silu",
+    }, dtype="float16", lengths=(3, 9), model="Gemma2"),
+)   # fmt: skip
+FAMILY_CASES = {
+    case.name: case for case in (*MISTRAL, *QWEN2, *QWEN3, *OLMO2, *GRANITE, *GEMMA, *GEMMA2)
+}   # fmt: skip
 """Two of every family at least, with every option of it in one of them; prompts longer than the windows."""
 
 KNOWN.update(FAMILY_CASES)

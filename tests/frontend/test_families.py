@@ -50,6 +50,7 @@ def test_every_layer_is_one_attention(case: Case) -> None:
     windows = config.windows or (0,) * config.num_hidden_layers
     fused = [op for op in Pipeline.parse("fuse").run(model.graph).ops if isinstance(op, Attention)]
     assert [op.window for op in fused] == [*windows] and all(op.causal and op.mask is None for op in fused)
+    assert {op.softcap for op in fused} == {config.attention_softcap}
     if config.head_dim % 8 == 0:   # what ONNX Runtime's kernel takes
         kernels = [op for op in plan(model, target="onnx").graph.ops if isinstance(op, GroupQueryAttention)]
         assert [op.window for op in kernels] == [*windows]

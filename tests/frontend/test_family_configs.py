@@ -44,6 +44,21 @@ ERRORS: list[tuple[str, dict[str, Any], str]] = [
     ("Qwen3ForCausalLM", {"use_sliding_window": True, "max_window_layers": 0.5}, (
         "max_window_layers is 0.5, but must be a whole number"
     )),
+    ("Olmo2ForCausalLM", {"rms_norm_eps": 0}, "rms_norm_eps is 0, but must be greater than 0"),
+    ("GraniteForCausalLM", {"embedding_multiplier": -1}, "embedding_multiplier is -1, but must be greater than 0"),
+    ("GraniteForCausalLM", {"attention_multiplier": "x"}, 'attention_multiplier is "x", but must be a number'),
+    ("GraniteForCausalLM", {"residual_multiplier": True}, "residual_multiplier is true, but must be a number"),
+    ("GraniteForCausalLM", {"logits_scaling": 0}, "logits_scaling is 0, but must be greater than 0"),
+    ("GemmaForCausalLM", {"use_bidirectional_attention": True}, (
+        "use_bidirectional_attention is true, but must be false: tokens see only what came before them"
+    )),
+    ("Gemma2ForCausalLM", {"hidden_activation": "geglu"}, (
+        'hidden_activation is "geglu", but must be one of silu, gelu, gelu_pytorch_tanh, gelu_new, relu\n'
+        "  = help: did you mean `gelu`?"
+    )),
+    ("Gemma2ForCausalLM", {"query_pre_attn_scalar": 0}, "query_pre_attn_scalar is 0, but must be greater than 0"),
+    ("Gemma2ForCausalLM", {"attn_logit_softcapping": 0}, "attn_logit_softcapping is 0, but must be greater than 0"),
+    ("Gemma2ForCausalLM", {"final_logit_softcapping": "no"}, 'final_logit_softcapping is "no", but must be a number'),
 ]   # fmt: skip
 
 
@@ -60,6 +75,13 @@ def test_what_a_config_leaves_out_is_as_transformers_has_it() -> None:
     assert config("Qwen2ForCausalLM").windows == ()
     assert config("Qwen2ForCausalLM", use_sliding_window=True).windows == ()   # max_window_layers is 28
     assert config("Qwen3ForCausalLM", use_sliding_window=True, max_window_layers=1).windows == (0, 4096)
+    assert config("Olmo2ForCausalLM").norm_eps == 1e-5
+    assert config("GraniteForCausalLM").attention_multiplier == 1
+    assert config("GemmaForCausalLM").tie_word_embeddings
+    assert config("GemmaForCausalLM").hidden_act == config("GemmaForCausalLM", hidden_act="gelu").hidden_act
+    two = config("Gemma2ForCausalLM")
+    assert (two.windows, two.attention_softcap, two.logits_softcap) == ((4096, 0), 50, 30)
+    assert (two.attention_multiplier, two.hidden_act, two.norm_offset) == (1 / 16, "gelu_pytorch_tanh", 1)
 
 
 @pytest.mark.parametrize("architecture", sorted(FAMILIES))
