@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from trtc.frontend.config import DecoderConfig
-from trtc.frontend.layers import Lookup, linear, norm
+from trtc.frontend.layers import Lookup, linear, norm, norm_each_head
 from trtc.ir.op import Value, at
 from trtc.ir.ops import (
     And,
@@ -84,5 +84,7 @@ def _heads(config: DecoderConfig, weights: Lookup, name: str, x: Value, part: st
         y = Reshape(y, (B, S, heads, size))
     if kind == "head":
         y = norm(config, weights, f"{place}_layernorm", y)
+    elif kind == "each":
+        y = norm_each_head(config, weights, f"{place}_layernorm", y, heads)
     with at(place):
         return Transpose(y, (0, 2, 1, 3))

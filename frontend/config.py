@@ -118,9 +118,14 @@ class DecoderConfig:
 
     Args:
         qkv_bias, dense_bias, mlp_bias: whether q, k and v, what follows attention, and the feed-forward block add one.
-        norm_offset: added to the weight of every norm, in f32.
+        gated: whether the feed-forward block multiplies its activation by a second projection.
+        norm: rms or layer.
+        norm_bias: whether every norm adds a bias; layer norms only.
+        norm_offset: added to the weight of every norm, in f32; RMS norms only.
         norm_place: pre, post or both: norms stand before attention and the feed-forward block, after them, or both.
-        qk_norm: none, head or whole: q and k are normalised by head, or each over all its heads.
+        parallel_residual: attention and the feed-forward block read one norm, and both are added to what it read.
+        qk_norm: none, head, each or whole: q and k are normalised by head with one weight, or with one for each head
+            (layer norms only), or each over all its heads.
         windows: for each layer how many keys a token sees at most, itself included, 0 for all; or () for all layers.
         attention_multiplier: of the scores; 1/sqrt(head_dim) where None.
         attention_softcap, logits_softcap: bounds of scores and logits, by cap * tanh(x / cap); 0 for none.
@@ -145,8 +150,12 @@ class DecoderConfig:
     qkv_bias: bool = False
     dense_bias: bool = False
     mlp_bias: bool = False
+    gated: bool = True
+    norm: str = "rms"
+    norm_bias: bool = False
     norm_offset: float = 0.0
     norm_place: str = "pre"
+    parallel_residual: bool = False
     qk_norm: str = "none"
     windows: tuple[int, ...] = ()
     attention_multiplier: float | None = None

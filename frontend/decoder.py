@@ -83,9 +83,10 @@ def _layer(
     def normal(place: str, x: Value) -> Value:
         return norm(config, weights, f"{name}.{place}", x) if place else x
 
-    attended, updated = attention(config, weights, f"{name}.attention", normal(before, x), caches, step, window)
+    read = normal(before, x)
+    attended, updated = attention(config, weights, f"{name}.attention", read, caches, step, window)
     x = _plus(config, f"{name}.attention.residual", x, normal(after, attended))
-    fed = mlp(config, weights, f"{name}.mlp", normal(before_mlp, x))
+    fed = mlp(config, weights, f"{name}.mlp", read if config.parallel_residual else normal(before_mlp, x))
     return _plus(config, f"{name}.mlp.residual", x, normal(after_mlp, fed)), updated
 
 

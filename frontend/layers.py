@@ -6,8 +6,22 @@ from collections.abc import Callable
 
 from trtc.frontend.config import DecoderConfig
 from trtc.ir.op import Value, at
-from trtc.ir.ops import GELU, Add, Cast, Div, Linear, Mul, ReduceMean, ReLU, SiLU, Sqrt, scalar
-from trtc.ir.types import DType, f32
+from trtc.ir.ops import (
+    GELU,
+    Add,
+    Cast,
+    Constant,
+    Div,
+    LayerNorm,
+    Linear,
+    Mul,
+    ReduceMean,
+    ReLU,
+    SiLU,
+    Sqrt,
+    scalar,
+)  # fmt: skip
+from trtc.ir.types import DType, TensorType, f32
 
 Lookup = Callable[..., Value]
 """The weight of a role, of a shape: ``weights("lm_head.weight", V, H)``."""
@@ -22,15 +36,27 @@ ACTIVATIONS: dict[str, Callable[[Value], Value]] = {
 
 
 def norm(config: DecoderConfig, weights: Lookup, name: str, x: Value) -> Value:
-    """x / sqrt(mean(x^2) + eps) * (weight + offset) over the last axis, in f32."""
+    """x / sqrt(mean(x^2) + eps) * (weight + offset) over the last axis, in f32; or a layer norm, as its op says."""
     with at(name):
+        weight = weights(f"{name}.weight", columns_of(x))
+        if config.norm == "layer":
+            bias = weights(f"{name}.bias", columns_of(x)) if config.norm_bias else None
+            return LayerNorm(x, weight, bias, eps=config.norm_eps)
         wide = cast(x, f32)
         mean_square = ReduceMean(Mul(wide, wide), x.type.rank - 1)
         normal = Div(wide, Sqrt(Add(mean_square, scalar(config.norm_eps, f32))))
-        weight = weights(f"{name}.weight", columns_of(x))
         if not config.norm_offset:
             return Mul(cast(normal, x.dtype), weight)
         return cast(Mul(normal, Add(cast(weight, f32), scalar(config.norm_offset, f32))), x.dtype)
+
+
+def norm_each_head(config: DecoderConfig, weights: Lookup, name: str, x: Value, heads: int) -> Value:
+    """The layer norm of each head of float[B, S, heads, D], with its own weight: float[heads, D]."""
+    with at(name):
+        size = columns_of(x)
+        ones = Constant((1.0,), TensorType(f32, (size,)))
+        normal = LayerNorm(cast(x, f32), ones, eps=config.norm_eps)
+        return cast(Mul(normal, cast(weights(f"{name}.weight", heads, size), f32)), x.dtype)
 
 
 def linear(weights: Lookup, name: str, x: Value, columns: int, bias: bool) -> Value:
@@ -40,11 +66,13 @@ def linear(weights: Lookup, name: str, x: Value, columns: int, bias: bool) -> Va
 
 
 def mlp(config: DecoderConfig, weights: Lookup, name: str, x: Value) -> Value:
-    """down(act(gate(x)) * up(x)); the checkpoint format calls these proj, fc and gate."""
+    """down(act(gate(x)) * up(x)), or down(act(gate(x))); the checkpoint format calls these proj, fc and gate."""
     width, bias = config.intermediate_size, config.mlp_bias
-    gate, up = (linear(weights, f"{name}.{part}", x, width, bias) for part in ("fc", "gate"))
+    gate = linear(weights, f"{name}.fc", x, width, bias)
+    up = linear(weights, f"{name}.gate", x, width, bias) if config.gated else None
     with at(f"{name}.act"):
-        inner = Mul(ACTIVATIONS[config.hidden_act](gate), up)
+        inner = ACTIVATIONS[config.hidden_act](gate)
+        inner = Mul(inner, up) if up else inner
     return linear(weights, f"{name}.proj", inner, config.hidden_size, bias)
 
 

@@ -73,8 +73,38 @@ GEMMA2 = (
         "query_pre_attn_scalar": 7, "hidden_activation": "silu",
     }, dtype="float16", lengths=(3, 9), model="Gemma2"),
 )   # fmt: skip
+STARCODER2 = (
+    Case("starcoder2-window4", {"num_key_value_heads": 2, "sliding_window": 4, "tie_word_embeddings": True},
+         dtype="bfloat16", lengths=(11, 1, 4), model="Starcoder2"),
+    Case("starcoder2-unbiased-head10", {
+        "hidden_size": 40, "use_bias": False, "norm_epsilon": 1e-3, "hidden_act": "gelu",
+    }, lengths=(3, 9), model="Starcoder2"),
+)   # fmt: skip
+STABLELM = (
+    Case("stablelm-head64", {
+        "hidden_size": 128, "num_attention_heads": 2, "num_key_value_heads": 1,
+    }, dtype="bfloat16", model="StableLm"),
+    Case("stablelm-parallel-bias-head16", {
+        "hidden_size": 64, "use_qkv_bias": True, "use_parallel_residual": True, "tie_word_embeddings": True,
+        "layer_norm_eps": 1e-3, "num_key_value_heads": 1, "rope_parameters": {
+            "rope_type": "default", "rope_theta": 500.0, "partial_rotary_factor": 0.5,
+        },
+    }, dtype="float16", lengths=(3, 9), model="StableLm"),
+)   # fmt: skip
+COHERE = (
+    Case("cohere-head16", {
+        "hidden_size": 64, "num_key_value_heads": 2, "logit_scale": 1.25, "tie_word_embeddings": True,
+    }, dtype="bfloat16", model="Cohere"),
+    Case("cohere-qk-norm-bias", {
+        "num_key_value_heads": 2, "use_qk_norm": True, "attention_bias": True, "layer_norm_eps": 1e-3,
+        "logit_scale": 0.75,
+    }, dtype="float16", lengths=(3, 9), model="Cohere"),
+)   # fmt: skip
 FAMILY_CASES = {
-    case.name: case for case in (*MISTRAL, *QWEN2, *QWEN3, *OLMO2, *GRANITE, *GEMMA, *GEMMA2)
+    case.name: case
+    for case in (
+        *MISTRAL, *QWEN2, *QWEN3, *OLMO2, *GRANITE, *GEMMA, *GEMMA2, *STARCODER2, *STABLELM, *COHERE,
+    )
 }   # fmt: skip
 """Two of every family at least, with every option of it in one of them; prompts longer than the windows."""
 

@@ -23,11 +23,12 @@ NAMES = {
 }
 
 
-def llama_config(keys: Keys, *, act: str = "hidden_act") -> DecoderConfig:
+def llama_config(keys: Keys, *, act: str = "hidden_act", eps: str = "rms_norm_eps") -> DecoderConfig:
     """The decoder's config of a LLaMA checkpoint, which families like it start from.
 
     Args:
         act: the key of the activation.
+        eps: the key of what norms add to the mean square or the variance.
     """
     hidden, heads = keys.positive("hidden_size"), keys.positive("num_attention_heads")
     kv_heads = keys.positive("num_key_value_heads", default=heads)
@@ -49,7 +50,7 @@ def llama_config(keys: Keys, *, act: str = "hidden_act") -> DecoderConfig:
         head_dim=size,
         vocab_size=keys.positive("vocab_size"),
         max_position_embeddings=positions,
-        norm_eps=keys.above(0, "rms_norm_eps", default=1e-6),
+        norm_eps=keys.above(0, eps, default=1e-6),
         rope=read_rope(keys, size, positions),
         hidden_act=keys.choice(act, ACTIVATIONS, default="silu"),
         tie_word_embeddings=keys.get(bool, "tie_word_embeddings", default=False),

@@ -59,6 +59,24 @@ ERRORS: list[tuple[str, dict[str, Any], str]] = [
     ("Gemma2ForCausalLM", {"query_pre_attn_scalar": 0}, "query_pre_attn_scalar is 0, but must be greater than 0"),
     ("Gemma2ForCausalLM", {"attn_logit_softcapping": 0}, "attn_logit_softcapping is 0, but must be greater than 0"),
     ("Gemma2ForCausalLM", {"final_logit_softcapping": "no"}, 'final_logit_softcapping is "no", but must be a number'),
+    ("Starcoder2ForCausalLM", {"use_bias": 2}, "use_bias is 2, but must be true or false"),
+    ("Starcoder2ForCausalLM", {"norm_epsilon": 0}, "norm_epsilon is 0, but must be greater than 0"),
+    ("StableLmForCausalLM", {"qk_layernorm": True}, (
+        "qk_layernorm is true, but must be false: norms of q and k are not supported in this family"
+    )),
+    ("StableLmForCausalLM", {"layer_norm_eps": -1}, "layer_norm_eps is -1, but must be greater than 0"),
+    ("StableLmForCausalLM", {"head_dim": 16, "use_qkv_bias": 1}, "use_qkv_bias is 1, but must be true or false"),
+    ("StableLmForCausalLM", {"head_dim": 16, "use_parallel_residual": 1}, (
+        "use_parallel_residual is 1, but must be true or false"
+    )),
+    ("StableLmForCausalLM", {"partial_rotary_factor": 0.25}, (
+        "partial_rotary_factor is 0.25, but must be such that an even number of a head's 4 elements turn"
+    )),
+    ("StableLmForCausalLM", {"rope_parameters": {"partial_rotary_factor": 1.5}}, (
+        "rope_parameters.partial_rotary_factor is 1.5, but must be such that an even number of a head's 4 elements turn"
+    )),
+    ("CohereForCausalLM", {"logit_scale": 0}, "logit_scale is 0, but must be greater than 0"),
+    ("CohereForCausalLM", {"use_qk_norm": 1}, "use_qk_norm is 1, but must be true or false"),
 ]   # fmt: skip
 
 
@@ -79,6 +97,9 @@ def test_what_a_config_leaves_out_is_as_transformers_has_it() -> None:
     assert config("GraniteForCausalLM").attention_multiplier == 1
     assert config("GemmaForCausalLM").tie_word_embeddings
     assert config("GemmaForCausalLM").hidden_act == config("GemmaForCausalLM", hidden_act="gelu").hidden_act
+    assert config("Starcoder2ForCausalLM").dense_bias and config("Starcoder2ForCausalLM").windows == ()
+    assert config("StableLmForCausalLM", head_dim=16).rope.dim == 4
+    assert config("CohereForCausalLM").rope.theta == 500000 and config("CohereForCausalLM").logits_multiplier == 1 / 16
     two = config("Gemma2ForCausalLM")
     assert (two.windows, two.attention_softcap, two.logits_softcap) == ((4096, 0), 50, 30)
     assert (two.attention_multiplier, two.hidden_act, two.norm_offset) == (1 / 16, "gelu_pytorch_tanh", 1)
@@ -86,4 +107,4 @@ def test_what_a_config_leaves_out_is_as_transformers_has_it() -> None:
 
 @pytest.mark.parametrize("architecture", sorted(FAMILIES))
 def test_a_config_knows_its_architecture(architecture: str) -> None:
-    assert config(architecture).architecture == architecture
+    assert config(architecture, head_dim=16).architecture == architecture
