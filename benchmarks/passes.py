@@ -22,7 +22,7 @@ def shape(layers: int) -> DecoderConfig:
     return DecoderConfig(
         architecture="LlamaForCausalLM", hidden_size=8192, intermediate_size=28672, num_hidden_layers=layers,
         num_attention_heads=64, num_key_value_heads=8, head_dim=128, vocab_size=128256, max_position_embeddings=8192,
-        norm_eps=1e-5, rope=RopeConfig(500000.0, 128), hidden_act="silu", attention_bias=False, mlp_bias=False,
+        norm_eps=1e-5, rope=RopeConfig(500000.0, 128), hidden_act="silu",
         tie_word_embeddings=False,
     )   # fmt: skip
 

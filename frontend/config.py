@@ -24,6 +24,10 @@ class Keys:
     def __init__(self, values: Mapping[str, Any], file: str, prefix: str = "") -> None:
         self.values, self.file, self.prefix = values, file, prefix
 
+    def over(self, **defaults: Any) -> Keys:
+        """The same keys, with these values for those that are not there at all."""
+        return Keys({**defaults, **self.values}, self.file, self.prefix)
+
     def get(self, kind: type[T], key: str, *others: str, default: T | None = _MISSING) -> T:
         """The value under the first of these keys that is there and not null."""
         for name in (key, *others):
@@ -55,6 +59,16 @@ class Keys:
         if word not in known:
             raise self.wrong(key, word, f"one of {', '.join(known)}", *nearest(word, known))
         return word
+
+    def words(self, key: str, known: tuple[str, ...], count: int) -> list[str] | None:
+        """A list of so many words; None where there is none."""
+        value: Any = self.values.get(key)
+        if value is None:
+            return None
+        words = cast("list[Any]", value) if isinstance(value, list) else []
+        if len(words) != count or any(word not in known for word in words):
+            raise self.wrong(key, cast("object", value), f"a list of {count}, each one of {', '.join(known)}")
+        return words
 
     def section(self, *names: str) -> Keys | None:
         """The object under the first of these keys that is there, not null and not empty."""
@@ -100,7 +114,25 @@ class RopeConfig:
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """What the generic decoder is told; names as Hugging Face spells them."""
+    """What the generic decoder is told; names as Hugging Face spells them.
+
+    Args:
+        qkv_bias, dense_bias, mlp_bias: whether q, k and v, what follows attention, and the feed-forward block add one.
+        gated: whether the feed-forward block multiplies its activation by a second projection.
+        norm: rms or layer.
+        norm_bias: whether every norm adds a bias; layer norms only.
+        norm_offset: added to the weight of every norm, in f32; RMS norms only.
+        norm_place: pre, post or both: norms stand before attention and the feed-forward block, after them, or both.
+        parallel_residual: attention and the feed-forward block read one norm, and both are added to what it read.
+        qk_norm: none, head, each or whole: q and k are normalised by head with one weight, or with one for each head
+            (layer norms only), or each over all its heads.
+        windows: for each layer how many keys a token sees at most, itself included, 0 for all; or () for all layers.
+        attention_multiplier: of the scores; 1/sqrt(head_dim) where None.
+        attention_softcap, logits_softcap: bounds of scores and logits, by cap * tanh(x / cap); 0 for none.
+        embedding_multiplier, residual_multiplier, logits_multiplier: of the embedded tokens, of what a block adds, and
+            of the logits.
+        round_embedding_multiplier: whether the first is rounded to the element type, as a tensor of it would be.
+    """
 
     architecture: str
     hidden_size: int
@@ -114,6 +146,22 @@ class DecoderConfig:
     norm_eps: float
     rope: RopeConfig
     hidden_act: str
-    attention_bias: bool
-    mlp_bias: bool
     tie_word_embeddings: bool
+    qkv_bias: bool = False
+    dense_bias: bool = False
+    mlp_bias: bool = False
+    gated: bool = True
+    norm: str = "rms"
+    norm_bias: bool = False
+    norm_offset: float = 0.0
+    norm_place: str = "pre"
+    parallel_residual: bool = False
+    qk_norm: str = "none"
+    windows: tuple[int, ...] = ()
+    attention_multiplier: float | None = None
+    attention_softcap: float = 0.0
+    logits_softcap: float = 0.0
+    embedding_multiplier: float = 1.0
+    round_embedding_multiplier: bool = False
+    residual_multiplier: float = 1.0
+    logits_multiplier: float = 1.0

@@ -44,6 +44,18 @@ def read_rope(keys: Keys, dim: int, max_position: int, *, interleaved: bool = Fa
     return RopeConfig(theta, dim, kind, _parameters(kind, keys, section, max_position), interleaved)
 
 
+def rotary_dim(keys: Keys, size: int, default: float) -> int:
+    """The elements of a head of this size that turn: the share that ``partial_rotary_factor`` says."""
+    section = keys.section("rope_scaling", "rope_parameters")
+    key = "partial_rotary_factor"
+    home = section if section and section.values.get(key) is not None else keys
+    factor = home.above(0, key, default=default)
+    dim = int(size * factor)
+    if factor > 1 or dim < 2 or dim % 2:
+        raise home.wrong(key, factor, f"such that an even number of a head's {size} elements turn")
+    return dim
+
+
 def _parameters(kind: str, keys: Keys, section: Keys, max_position: int) -> dict[str, Any]:
     """What a kind of scaling needs, checked; a 0 among what it may have stands for nothing, as in transformers."""
     needed, optional = KINDS[kind]

@@ -1,4 +1,4 @@
-"""Tiny random LLaMA checkpoints, written by transformers, transformers' own logits for them, and ours."""
+"""Tiny random checkpoints, written by transformers, transformers' own logits for them, and ours."""
 
 from __future__ import annotations
 
@@ -35,11 +35,12 @@ class Case:
     """One tiny model.
 
     Args:
-        config: what differs from the smallest model, by LlamaConfig's names.
+        config: what differs from the smallest model, by the names of transformers' config.
         dtype: of the saved tensors.
         old: config.json in the style before transformers 5: rope_theta, rope_scaling and torch_dtype at the top.
         shard: the size of one safetensors file at most, or one file for all.
         lengths: of the prompts of the ragged batch.
+        model: transformers' class is ``<model>ForCausalLM``.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Case:
     old: bool = False
     shard: str = ""
     lengths: tuple[int, ...] = (7, 1, 4)
+    model: str = "Llama"
 
 
 SMALLEST: dict[str, Any] = {
@@ -111,6 +113,7 @@ CASES = {
 }   # fmt: skip
 """Every feature of the family once at least: heads, biases, activations, rope scalings, head sizes, file layouts."""
 
+KNOWN = dict(CASES)   # and those of other families, once their module is imported
 
 _FOLDER = tempfile.TemporaryDirectory(prefix="trtc-models-")   # gone when the tests end
 LIMITS: dict[str, Any] = {"max_batch_size": 4, "max_input_len": 40, "max_seq_len": 48}
@@ -119,16 +122,18 @@ LIMITS: dict[str, Any] = {"max_batch_size": 4, "max_input_len": 40, "max_seq_len
 @cache
 def checkpoint(name: str) -> Path:
     """The folder of one of the cases, written once."""
-    return write(CASES[name], Path(_FOLDER.name) / name)
+    return write(KNOWN[name], Path(_FOLDER.name) / name)
 
 
 def write(case: Case, folder: Path, seed: int = 0) -> Path:
     """Save the model in ``folder``, and return it."""
-    config = transformers.LlamaConfig(**copy.deepcopy({**SMALLEST, **case.config}))
-    model = transformers.LlamaForCausalLM(config)
+    config = getattr(transformers, f"{case.model}Config")(**copy.deepcopy({**SMALLEST, **case.config}))
+    model = getattr(transformers, f"{case.model}ForCausalLM")(config)
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in model.named_parameters():
         tensor.data = _random(name, tensor.shape, generator)
+        if "norm" in name and case.model.startswith("Gemma"):   # adds the 1 itself
+            tensor.data -= 1
     shard = {"max_shard_size": case.shard} if case.shard else {}
     model.to(DTYPES[case.dtype]).save_pretrained(folder, **shard)
     if case.old:
@@ -178,7 +183,7 @@ def reference(folder: Path, case: Case, dtype: str) -> list[Floats]:
 
 @cache
 def _reference(folder: Path, name: str, dtype: str) -> list[Floats]:
-    return fresh_reference(folder, CASES[name], dtype)
+    return fresh_reference(folder, KNOWN[name], dtype)
 
 
 def fresh_reference(folder: Path, case: Case, dtype: str) -> list[Floats]:
@@ -189,7 +194,7 @@ def fresh_reference(folder: Path, case: Case, dtype: str) -> list[Floats]:
 
 def load(folder: Path, dtype: str = "float32") -> Any:
     """transformers' model of a checkpoint, weights rounded to ``dtype``, arithmetic in f32."""
-    model = transformers.LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     return model.to(DTYPES[dtype]).float().eval()
 
 

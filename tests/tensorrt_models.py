@@ -23,7 +23,7 @@ LOWER = f"specialize{{size=M value={CAPACITY}}},fuse,lower{{target={tensorrt_rtx
 BASE = DecoderConfig(
     architecture="LlamaForCausalLM", hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
     num_key_value_heads=2, head_dim=16, vocab_size=50, max_position_embeddings=64, norm_eps=1e-5,
-    rope=RopeConfig(10000.0, 16), hidden_act="silu", attention_bias=False, mlp_bias=False, tie_word_embeddings=False,
+    rope=RopeConfig(10000.0, 16), hidden_act="silu", tie_word_embeddings=False,
 )   # fmt: skip
 
 

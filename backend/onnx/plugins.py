@@ -41,7 +41,8 @@ def group_query_attention(op: Attention) -> Mapping[Value, Value] | Skip | None:
     if (why := _unfit(op, keys, values, size)) is not None:
         return Skip(why)
     q, k = _turned(op.q), _turned(keys.new)
-    if q.rope_key != k.rope_key or q.start is not keys.start or _int(size) % 16:
+    odd = _int(size) % 16 or (q.cos and _int(q.cos.shape[1]) % 8)   # the kernel turns 16, 32, ... elements
+    if q.rope_key != k.rope_key or q.start is not keys.start or odd:
         q, k = _Turned(op.q), _Turned(keys.new)
     parts = [_flat(x) for x in (q.x, k.x, values.new)]
     assert op.lengths

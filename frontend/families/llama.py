@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from trtc.frontend.config import DecoderConfig, Keys
-from trtc.frontend.decoder import ACTIVATIONS
 from trtc.frontend.families.base import Family, register
+from trtc.frontend.layers import ACTIVATIONS
 from trtc.frontend.rope import read_rope
 
 NAMES = {
@@ -23,8 +23,13 @@ NAMES = {
 }
 
 
-def llama_config(keys: Keys) -> DecoderConfig:
-    """The decoder's config of a LLaMA checkpoint."""
+def llama_config(keys: Keys, *, act: str = "hidden_act", eps: str = "rms_norm_eps") -> DecoderConfig:
+    """The decoder's config of a LLaMA checkpoint, which families like it start from.
+
+    Args:
+        act: the key of the activation.
+        eps: the key of what norms add to the mean square or the variance.
+    """
     hidden, heads = keys.positive("hidden_size"), keys.positive("num_attention_heads")
     kv_heads = keys.positive("num_key_value_heads", default=heads)
     if heads % kv_heads:
@@ -34,6 +39,7 @@ def llama_config(keys: Keys) -> DecoderConfig:
         raise keys.wrong("num_attention_heads", heads, want)
     size = keys.positive("head_dim", default=hidden // heads)
     positions = keys.positive("max_position_embeddings", default=2048)
+    bias = keys.get(bool, "attention_bias", default=False)
     return DecoderConfig(
         architecture="LlamaForCausalLM",
         hidden_size=hidden,
@@ -44,12 +50,13 @@ def llama_config(keys: Keys) -> DecoderConfig:
         head_dim=size,
         vocab_size=keys.positive("vocab_size"),
         max_position_embeddings=positions,
-        norm_eps=keys.above(0, "rms_norm_eps", default=1e-6),
+        norm_eps=keys.above(0, eps, default=1e-6),
         rope=read_rope(keys, size, positions),
-        hidden_act=keys.choice("hidden_act", ACTIVATIONS, default="silu"),
-        attention_bias=keys.get(bool, "attention_bias", default=False),
-        mlp_bias=keys.get(bool, "mlp_bias", default=False),
+        hidden_act=keys.choice(act, ACTIVATIONS, default="silu"),
         tie_word_embeddings=keys.get(bool, "tie_word_embeddings", default=False),
+        qkv_bias=bias,
+        dense_bias=bias,
+        mlp_bias=keys.get(bool, "mlp_bias", default=False),
     )
 
 

@@ -1,0 +1,62 @@
+"""Checkpoints of every family: graphs and engines give transformers' logits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import models
+import numpy as np
+import pytest
+from family_cases import FAMILY_CASES
+from models import LIMITS, Case
+
+import trtc
+from trtc.backend.onnx.ops import GroupQueryAttention
+from trtc.compiler import plan, read_model
+from trtc.frontend import FAMILIES
+from trtc.ir.ops import Attention
+from trtc.passes import Pipeline
+
+# As in test_llama.py: the oracle rounds the weights and computes in f32, as the engines do; only sums differ in order.
+CLOSE = 5e-5
+every_case = pytest.mark.parametrize("case", FAMILY_CASES.values(), ids=FAMILY_CASES.keys())
+
+
+def expected(case: Case, dtype: str) -> models.Floats:
+    logits = np.stack(models.reference(models.checkpoint(case.name), case, dtype))
+    assert 0.2 < logits.std() < 2   # words differ, or agreement would say little
+    return logits
+
+
+@every_case
+def test_graphs_give_the_logits_of_transformers(case: Case) -> None:
+    model = read_model(models.checkpoint(case.name), dtype="float32", **LIMITS)
+    got = models.graph_logits(model.graph, model.checkpoint.source, case)
+    np.testing.assert_allclose(got, expected(case, "float32"), rtol=0, atol=CLOSE)
+
+
+@every_case
+def test_engines_give_the_logits_of_transformers(case: Case, tmp_path: Path) -> None:
+    for dtype in {"float32", case.dtype}:
+        bundle = trtc.compile(models.checkpoint(case.name), tmp_path / dtype, target="onnx", dtype=dtype, **LIMITS)
+        got = models.engine_logits(bundle, case)
+        np.testing.assert_allclose(got, expected(case, dtype), rtol=0, atol=CLOSE)
+
+
+@every_case
+def test_every_layer_is_one_attention(case: Case) -> None:
+    model = read_model(models.checkpoint(case.name), **LIMITS)
+    config = model.checkpoint.config
+    windows = config.windows or (0,) * config.num_hidden_layers
+    fused = [op for op in Pipeline.parse("fuse").run(model.graph).ops if isinstance(op, Attention)]
+    assert [op.window for op in fused] == [*windows] and all(op.causal and op.mask is None for op in fused)
+    assert {op.softcap for op in fused} == {config.attention_softcap}
+    if config.head_dim % 8 == 0:   # what ONNX Runtime's kernel takes
+        kernels = [op for op in plan(model, target="onnx").graph.ops if isinstance(op, GroupQueryAttention)]
+        assert [op.window for op in kernels] == [*windows]
+
+
+def test_every_family_is_tested_twice_at_least() -> None:
+    tested = [f"{case.model}ForCausalLM" for case in FAMILY_CASES.values()]
+    assert set(tested) == set(FAMILIES) - {"LlamaForCausalLM"}   # test_llama.py
+    assert all(tested.count(architecture) >= 2 for architecture in tested)
