@@ -1,4 +1,4 @@
-"""LLaMA checkpoints of every kind become plans, and the networks of these compute what transformers computes."""
+"""Checkpoints of LLaMA of every kind and of some other families become plans that compute what transformers does."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("tensorrt_rtx_bindings")
 
+from family_cases import FAMILY_CASES
 from models import CASES, LIMITS, Case, Floats, calls, checkpoint, reference
 from tensorrt_evaluator import build_plan, kernels, network_of
 
@@ -21,6 +22,16 @@ TOLERANCE = 2e-5   # both sides compute in f32, on weights that are rounded alik
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_prefill_and_decode_agree_with_transformers(case: Case, dtype: str, tmp_path: Path) -> None:
+    agree(case, dtype, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["mistral-window5", "qwen3", "gemma-mqa", "stablelm-head64", "cohere-qk-norm-bias"])
+def test_other_families_agree_with_transformers(name: str, tmp_path: Path) -> None:
+    agree(FAMILY_CASES[name], "float16", tmp_path)
+
+
+def agree(case: Case, dtype: str, tmp_path: Path) -> None:
+    """Assert that the plan is built with attention in one kernel, and that its network gives transformers' logits."""
     folder = checkpoint(case.name)
     model = read_model(folder, dtype=dtype, **LIMITS)
     graph, source = plan(model, target="tensorrt-rtx").graph, model.checkpoint.source
