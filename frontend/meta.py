@@ -142,7 +142,6 @@ def meta_config(keys: Keys, files: int, words: int) -> DecoderConfig:
         norm_eps=eps,
         rope=rope,
         hidden_act="silu",
-        attention_bias=False,
         mlp_bias=False,
         tie_word_embeddings=False,
     )
