@@ -78,13 +78,14 @@ def run(before: str, file: str) -> str:
     heard = Listener()
     log = logging.getLogger("trtc.rewrite")
     log.addHandler(heard)
-    level, log.level = log.level, logging.INFO
+    level = log.level
+    log.setLevel(logging.INFO)
     try:
         graph = Pipeline.parse(command[4]).run(parse(before, file), Check(seed=0), Check(seed=1))
     except TrtcError as error:
         return str(error)
     finally:
-        log.level = level
+        log.setLevel(level)
         log.removeHandler(heard)
     return "\n".join([*dict.fromkeys(heard.skips), str(graph)])
 
