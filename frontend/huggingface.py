@@ -48,10 +48,10 @@ def open_huggingface(folder: Path) -> Checkpoint:
             "config.json: there is a quantization_config, but weights must be plain floats",
             "help: save the model without quantization",
         )
-    config, key = family.config(Keys(raw, "config.json")), named(family.names)
+    config = family.config(Keys(raw, "config.json"))
     return Checkpoint(
-        folder, "huggingface", raw, config, open_weights(folder),
-        lambda role, shape, fetch: fetch(key(role), *shape), lambda: _generation(folder, raw),
+        folder, "huggingface", raw, config, open_weights(folder), named(family.names, config),
+        lambda: _generation(folder, raw),
     )   # fmt: skip
 
 

@@ -14,12 +14,12 @@ from trtc.frontend.checkpoint import FORMATS, Checkpoint, Format, read_json
 from trtc.frontend.config import DecoderConfig, Keys, RopeConfig
 from trtc.frontend.rope import MAX_DIM
 from trtc.frontend.sources.torch_zip import TorchSource
-from trtc.frontend.weights import Fetch, named
+from trtc.frontend.weights import Wanted, named
 from trtc.ir.op import Value
 from trtc.ir.ops import Concat, Reshape, Transpose
 
 LAYER = "transformer.layers.{n}"
-KEY = named({
+KEYS = {
     "transformer.vocab_embedding": "tok_embeddings",
     f"{LAYER}.input_layernorm": "layers.{n}.attention_norm",
     f"{LAYER}.attention.q": "layers.{n}.attention.wq",
@@ -32,9 +32,9 @@ KEY = named({
     f"{LAYER}.mlp.proj": "layers.{n}.feed_forward.w2",
     "transformer.ln_f": "norm",
     "lm_head": "output",
-})   # fmt: skip
-COLUMNS = (".wo.weight", ".w2.weight")   # what the files split by columns; the rest they split by rows
-EMBEDDING = "tok_embeddings.weight"
+}
+COLUMNS = (".wo", ".w2")   # what the files split by columns; the rest they split by rows
+EMBEDDING = "tok_embeddings"
 SCALED = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 """What ``use_scaled_rope`` stands for, LLaMA 3.1."""
 MAX_WIDTH, MAX_FACTOR = 1 << 24, 1000   # far beyond any model, and their product still counts
@@ -43,28 +43,29 @@ LLAMA3_WORDS = 128000   # before the special ones
 
 @dataclass(frozen=True)
 class Join:
-    """Each role over the tensors of the files: parts joined, rows of q and k put in halves.
+    """One weight over the tensors of the files: parts joined, rows of q and k put in halves.
 
     Args:
         prefixes: of the keys of each file.
         embedding: the axis by which the files split the embedding.
-        heads: of q and of k.
+        key: without ``.weight``.
+        heads: of q or k; 0 for the others.
     """
 
     prefixes: tuple[str, ...]
     embedding: int
-    heads: dict[str, int]
+    key: str
+    heads: int
 
-    def __call__(self, role: str, shape: tuple[int, ...], fetch: Fetch) -> Value:
-        key = KEY(role)
+    def __call__(self, wanted: Wanted) -> Value:
+        shape = wanted.shape
         if len(shape) == 1:
-            return fetch(f"{self.prefixes[0]}{key}", *shape)   # each file has all of it
-        axis = self.embedding if key == EMBEDDING else int(key.endswith(COLUMNS))
+            return wanted.fetch(f"{self.prefixes[0]}{self.key}.weight", *shape)   # each file has all of it
+        axis = self.embedding if self.key == EMBEDDING else int(self.key.endswith(COLUMNS))
         sizes = [n // len(self.prefixes) if i == axis else n for i, n in enumerate(shape)]
-        parts = tuple(fetch(f"{prefix}{key}", *sizes) for prefix in self.prefixes)
+        parts = tuple(wanted.fetch(f"{prefix}{self.key}.weight", *sizes) for prefix in self.prefixes)
         whole = parts[0] if len(parts) == 1 else Concat(parts, axis)
-        heads = self.heads.get(role.rpartition(".attention.")[2])
-        return in_halves(whole, heads, *shape) if heads else whole
+        return in_halves(whole, self.heads, *shape) if self.heads else whole
 
 
 def in_halves(rows: Value, heads: int, count: int, width: int) -> Value:
@@ -83,10 +84,11 @@ def open_meta(folder: Path) -> Checkpoint:
     keys = Keys(raw, "params.json")
     axis = int(columns != keys.positive("dim"))
     config = meta_config(keys, len(files), rows if axis else rows * len(files))
-    heads = {"q.weight": config.num_attention_heads, "k.weight": config.num_key_value_heads}
+    heads = {".wq": config.num_attention_heads, ".wk": config.num_key_value_heads}
+    names = {role: Join(prefixes, axis, key, heads.get(key[-3:], 0)) for role, key in KEYS.items()}
     return Checkpoint(
-        folder, "meta", raw, config, source, Join(prefixes, axis, heads), lambda: _generation(config.vocab_size),
-    )   # fmt: skip
+        folder, "meta", raw, config, source, named(names, config), lambda: _generation(config.vocab_size)
+    )
 
 
 FORMATS["meta"] = Format("params.json", open_meta)
@@ -103,9 +105,9 @@ def _files(folder: Path) -> list[str]:
 
 
 def _embedding(source: TorchSource, prefix: str) -> tuple[int, int]:
-    stored = source.type(f"{prefix}{EMBEDDING}")
+    stored = source.type(f"{prefix}{EMBEDDING}.weight")
     if stored.rank != 2:
-        raise TrtcError(f"tensor {prefix}{EMBEDDING} is {stored}, but must have 2 axes")
+        raise TrtcError(f"tensor {prefix}{EMBEDDING}.weight is {stored}, but must have 2 axes")
     rows, columns = stored.shape
     assert isinstance(rows, int) and isinstance(columns, int)
     return rows, columns

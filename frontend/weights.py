@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from trtc.errors import TrtcError
+from trtc.frontend.config import DecoderConfig
 from trtc.ir.op import Array, Value
 from trtc.ir.ops import Cast, Weight
 from trtc.ir.types import DType, TensorType, bf16, f16, f32
@@ -61,17 +63,43 @@ class Weights:
         return Weight(key, stored)
 
 
-def named(names: Mapping[str, str]) -> Callable[[str], str]:
-    """The checkpoint's key of a role, by a table of names less their last part; ``{n}`` stands for the layer.
+@dataclass(frozen=True)
+class Wanted:
+    """The weight that an entry of a name map makes.
 
-    >>> named({"transformer.layers.{n}.mlp.fc": "model.layers.{n}.w1"})("transformer.layers.3.mlp.fc.weight")
-    'model.layers.3.w1.weight'
+    Args:
+        kind: weight or bias: the last part of its role.
+        fetch: gives tensors of the checkpoint; ``{n}`` in a key stands for the layer.
     """
 
-    def key(role: str) -> str:
+    kind: str
+    shape: tuple[int, ...]
+    config: DecoderConfig
+    fetch: Fetch
+
+
+Entry = str | Callable[[Wanted], Value]
+"""A checkpoint's key less its last part, which holds the weight as it is; or what makes it of other tensors."""
+
+
+def named(names: Mapping[str, Entry], config: DecoderConfig) -> Expression:
+    """Weights by a table of roles less their last part; ``{n}`` stands for the layer in roles and keys.
+
+    With ``{"transformer.layers.{n}.mlp.fc": "model.layers.{n}.w1"}``, the role ``transformer.layers.3.mlp.fc.weight`` is
+    the tensor ``model.layers.3.w1.weight``.
+    """
+
+    def expression(role: str, shape: tuple[int, ...], fetch: Fetch) -> Value:
         layer = re.search(r"\.layers\.(\d+)\.", role)
         general = role.replace(layer[0], ".layers.{n}.") if layer else role
         stem, _, kind = general.rpartition(".")
-        return f"{names[stem]}.{kind}".replace("{n}", layer[1] if layer else "")
 
-    return key
+        def fetch_filled(key: str, *sizes: int) -> Weight:
+            return fetch(key.replace("{n}", layer[1] if layer else ""), *sizes)
+
+        entry = names[stem]
+        if isinstance(entry, str):
+            return fetch_filled(f"{entry}.{kind}", *shape)
+        return entry(Wanted(kind, shape, config, fetch_filled))
+
+    return expression

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from trtc.errors import TrtcError
 from trtc.frontend.config import DecoderConfig, Keys
+from trtc.frontend.weights import Entry
 from trtc.ir.errors import nearest
 
 FAMILIES: dict[str, Family] = {}
@@ -22,14 +23,15 @@ class Family:
         architectures: what ``architectures`` of config.json says.
         features: what it needs of the decoder, for ``trtc models``.
         config: the decoder's config of a checkpoint's keys.
-        names: for each role, the checkpoint's key, both less their last part; ``{n}`` stands for the layer.
+        names: for each role, the checkpoint's key, both less their last part; ``{n}`` stands for the layer. Where a
+            weight is a part of a tensor, or made of several: what makes it (``frontend/merged.py``).
     """
 
     name: str
     architectures: tuple[str, ...]
     features: str
     config: Callable[[Keys], DecoderConfig]
-    names: Mapping[str, str]
+    names: Mapping[str, Entry]
 
 
 def register(family: Family) -> None:
