@@ -73,11 +73,13 @@ class Format:
     """A form that checkpoints come in.
 
     Args:
-        config: the file of a directory that shows it, and holds the config.
-        open: the checkpoint in a directory; nothing of its tensors is read but the headers.
+        sign: what shows it, for messages: the name of a file in a directory, or the ending of a file.
+        finds: whether a path is of this form, by names alone or a look at a config.
+        open: the checkpoint there; nothing of its tensors is read but the headers.
     """
 
-    config: str
+    sign: str
+    finds: Callable[[Path], bool]
     open: Callable[[Path], Checkpoint]
 
 
@@ -85,17 +87,23 @@ FORMATS: dict[str, Format] = {}
 """By name, in the order in which they are looked for."""
 
 
+def holds(name: str) -> Callable[[Path], bool]:
+    """Whether a path is a directory that holds a file of this name."""
+    return lambda path: (path / name).exists()
+
+
 def open_checkpoint(path: str | Path) -> Checkpoint:
-    """The checkpoint in a directory; nothing of its tensors is read yet but the headers.
+    """The checkpoint in a directory or a file; nothing of its tensors is read yet but the headers.
 
     Errors:
-        TrtcError: no directory, no config, an unknown architecture, a key or a file that is missing or wrong.
+        TrtcError: nothing there, no config, an unknown architecture, a key or a file that is missing or wrong.
     """
-    folder, every = Path(path), list(FORMATS.values())
-    if not folder.is_dir():
-        configs = " or ".join(form.config for form in every)
-        raise TrtcError(f"{path} is no directory", f"help: give the directory that holds {configs}, and the weights")
-    return next((form for form in every if (folder / form.config).exists()), every[0]).open(folder)
+    place, every = Path(path), list(FORMATS.values())
+    found = next((form for form in every if form.finds(place)), None)
+    if found is None and not place.is_dir():
+        signs = " or ".join(form.sign for form in every)
+        raise TrtcError(f"{path} is no directory", f"help: give the directory that holds {signs}, and the weights")
+    return (found or every[0]).open(place)
 
 
 def read_json(file: Path) -> dict[str, Any]:

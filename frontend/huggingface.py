@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from trtc.errors import TrtcError
-from trtc.frontend.checkpoint import FORMATS, Checkpoint, Format, read_json
+from trtc.frontend.checkpoint import FORMATS, Checkpoint, Format, holds, read_json
 from trtc.frontend.config import Keys
 from trtc.frontend.families import family_of
 from trtc.frontend.sources.mapped import MappedSource
@@ -55,7 +55,7 @@ def open_huggingface(folder: Path) -> Checkpoint:
     )   # fmt: skip
 
 
-FORMATS["huggingface"] = Format("config.json", open_huggingface)
+FORMATS["huggingface"] = Format("config.json", holds("config.json"), open_huggingface)
 
 
 def _architecture(raw: dict[str, Any]) -> str:

@@ -85,8 +85,8 @@ Entry = str | Callable[[Wanted], Value]
 def named(names: Mapping[str, Entry], config: DecoderConfig) -> Expression:
     """Weights by a table of roles less their last part; ``{n}`` stands for the layer in roles and keys.
 
-    With ``{"transformer.layers.{n}.mlp.fc": "model.layers.{n}.w1"}``, the role ``transformer.layers.3.mlp.fc.weight`` is
-    the tensor ``model.layers.3.w1.weight``.
+    With ``{"transformer.layers.{n}.mlp.fc": "model.layers.{n}.w1"}``, ``transformer.layers.3.mlp.fc.weight`` is the
+    tensor ``model.layers.3.w1.weight``.
     """
 
     def expression(role: str, shape: tuple[int, ...], fetch: Fetch) -> Value:
