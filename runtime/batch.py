@@ -17,7 +17,7 @@ def generate_batch(
 ) -> Iterator[TokenEvent]:
     """Generate until all sequences have ended.
 
-    A sequence that has ended stays in the batch: it is fed padding, and its length in the cache stays as it is.
+    A sequence that has ended stays in the batch: it is fed padding, over and over at one place of its cache.
 
     Args:
         pad_id: fills the rows of short prompts and of sequences that have ended.
@@ -29,17 +29,16 @@ def generate_batch(
     prompts = np.full((len(sequences), lengths.max()), pad_id, np.int32)
     for row, sequence in zip(prompts, sequences, strict=True):
         row[: len(sequence.prompt_ids)] = sequence.prompt_ids
-    past, active, one = np.zeros_like(lengths), np.ones_like(lengths), np.ones_like(lengths)
-    logits = session.forward(prompts, lengths, past)
-    past += lengths
-    tokens = np.full((len(sequences), 1), pad_id, np.int32)
+    logits = session.forward(prompts, lengths, np.zeros_like(lengths))
+    step, running = session.decode_step(), len(sequences)
     while True:
         for row, sequence in enumerate(sequences):
             if not sequence.finished:
                 event = sequence.step(logits[row])
-                tokens[row], active[row] = (pad_id, 0) if sequence.finished else (event.token_id, 1)
+                running -= sequence.finished
+                step.input_ids[row, 0] = pad_id if sequence.finished else event.token_id
+                step.past_lengths[row] = sequence.past
                 yield event
-        if all(sequence.finished for sequence in sequences):
+        if not running:
             return
-        logits = session.forward(tokens, one, past)
-        past += active
+        logits = step.run()

@@ -31,13 +31,23 @@ DTYPES: dict[str, tuple[Any, int]] = {
 }
 
 
-@dataclass(frozen=True)
-class _Step:
-    """One binding for one number of new tokens, and the buffers of its ``input_ids`` and ``logits``."""
+@dataclass
+class OnnxStep:
+    """One binding for one number of new tokens, and the buffers that it reads and writes."""
 
+    session: Any
     binding: Any
     input_ids: Array
+    input_lengths: Array
+    past_lengths: Array
     logits: Array
+
+    def run(self) -> Floats:
+        self.session.run_with_iobinding(self.binding)
+        logits = self.logits
+        if logits.ndim == 3:   # of every token
+            logits = logits[np.arange(len(logits)), self.input_lengths - 1]
+        return logits if logits.dtype == np.float32 else logits.astype(np.float32)
 
 
 class OnnxSession:
@@ -56,7 +66,7 @@ class OnnxSession:
         self._session = _load(bundle, threads or usable_cores())
         self._sizes = (0, 0)
         self._buffers: dict[str, Array] = {}
-        self._steps: dict[int, _Step] = {}
+        self._steps: dict[int, OnnxStep] = {}
 
     def start(self, batch: int, capacity: int) -> None:
         if self._sizes == (batch, capacity):
@@ -71,16 +81,19 @@ class OnnxSession:
                 self._buffers[output.name] = self._buffers[output.alias]
 
     def forward(self, input_ids: Ints, input_lengths: Ints, past_lengths: Ints) -> Floats:
-        length = input_ids.shape[1]
-        step = self._steps.get(length) or self._bind(length)
-        step.input_ids[...] = input_ids
-        self._buffers["input_lengths"][...] = input_lengths
-        self._buffers["past_lengths"][...] = past_lengths
-        self._session.run_with_iobinding(step.binding)
-        logits = step.logits if step.logits.ndim == 2 else step.logits[np.arange(len(input_ids)), input_lengths - 1]
-        return logits.astype(np.float32, copy=False)
+        step = self._step(input_ids.shape[1])
+        step.input_ids[...], step.input_lengths[...], step.past_lengths[...] = input_ids, input_lengths, past_lengths
+        return step.run()
 
-    def _bind(self, length: int) -> _Step:
+    def decode_step(self) -> OnnxStep:
+        step = self._step(1)
+        step.input_lengths[...] = 1
+        return step
+
+    def _step(self, length: int) -> OnnxStep:
+        return self._steps.get(length) or self._bind(length)
+
+    def _bind(self, length: int) -> OnnxStep:
         """Bind every tensor for ``length`` new tokens."""
         batch, capacity = self._sizes
         symbols = {"B": batch, "M": capacity, "S": length}
@@ -92,7 +105,8 @@ class OnnxSession:
             binding.bind_input(*_place(tensor, buffers[tensor.name]))
         for tensor in self._rank.outputs:
             binding.bind_output(*_place(tensor, buffers[tensor.name]))
-        step = _Step(binding, buffers["input_ids"], buffers["logits"])
+        own = {name: buffers[name] for name in ("input_ids", "input_lengths", "past_lengths", "logits")}
+        step = OnnxStep(self._session, binding, **own)
         self._steps = {n: s for n, s in self._steps.items() if n == 1} | {length: step}   # decode, and the last prefill
         return step
 

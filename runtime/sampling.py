@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypedDict
 
 import numpy as np
@@ -85,9 +86,12 @@ class Sampler:
     """
 
     def __init__(self, sampling: Sampling, index: int, prompt_ids: Iterable[int]) -> None:
-        self._sampling = sampling
-        self._random = np.random.default_rng((sampling.seed, index))
+        self._sampling, self._index = sampling, index
         self._seen = set(prompt_ids)
+
+    @cached_property
+    def _random(self) -> np.random.Generator:
+        return np.random.default_rng((self._sampling.seed, self._index))
 
     def choose(self, logits: Logits) -> int:
         """Return the next token, and remember it."""

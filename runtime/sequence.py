@@ -14,7 +14,7 @@ from trtc.runtime.tokenizer import Tokenizer
 FinishReason = Literal["stop", "length"]
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)   # frozen, it would take five times as long to make, once a token
 class TokenEvent:
     """One generated token.
 
@@ -55,6 +55,7 @@ class SequenceState:
         tokenizer: Tokenizer | None,
     ) -> None:
         self.index, self.prompt_ids, self.room = index, prompt_ids, room
+        self.past = len(prompt_ids) - 1   # tokens before the newest
         self.finished = False
         self._logprobs, self._stop_ids = sampling.logprobs, stop_ids
         self._sampler = Sampler(sampling, index, prompt_ids)
@@ -65,8 +66,9 @@ class SequenceState:
         """Choose the next token."""
         token = self._sampler.choose(logits)
         self.room -= 1
+        self.past += 1
         ends = token in self._stop_ids
-        text, found = self._stops.push(self._text.push(token) if self._text and not ends else "")
+        text, found = self._stops.push(self._text.push(token)) if self._text and not ends else ("", False)
         reason: FinishReason | None = "stop" if ends or found else "length" if self.room == 0 else None
         if reason and not found:
             last, found = self._stops.push(self._text.flush() if self._text else "")

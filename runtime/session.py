@@ -14,6 +14,22 @@ Ints = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]
 
 
+class DecodeStep(Protocol):
+    """One decode step of the batch under way, over buffers that the caller fills in place.
+
+    Args:
+        input_ids: ``int[B, 1]``, the new token of each sequence.
+        past_lengths: ``int[B]``, tokens in each sequence's cache; the longest is below the capacity.
+    """
+
+    input_ids: Ints
+    past_lengths: Ints
+
+    def run(self) -> Floats:
+        """Run the model once and append to the caches: ``float[B, V]``, logits, valid until the next run."""
+        ...
+
+
 class Session(Protocol):
     """Runs the model over one batch at a time, and keeps the batch's KV caches."""
 
@@ -31,6 +47,10 @@ class Session(Protocol):
         Result:
             ``float[B, V]``, the logits of each sequence's last real token; valid until the next call.
         """
+        ...
+
+    def decode_step(self) -> DecodeStep:
+        """The step by one token a sequence, which nothing is copied for; valid until the next `forward` or `start`."""
         ...
 
 

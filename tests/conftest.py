@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from testing_target import PRIMITIVES, TARGET
 
+from trtc.backend.targets import TARGETS
 from trtc.errors import TrtcError
 from trtc.ir.graph import Graph
-from trtc.ir.target import TARGETS
 from trtc.ir.text import parse
 from trtc.passes import Pipeline, Step
 from trtc.passes.observe import Check

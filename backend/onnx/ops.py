@@ -115,30 +115,3 @@ class SkipRMSNorm(Op, name="onnxruntime.skip_rms_norm"):
     def decompose(self) -> tuple[Value, ...]:
         joint = Add(self.x, self.skip)
         return RMSNorm(joint, self.weight, eps=self.eps), joint
-
-
-class Split(Op, name="onnxruntime.split"):
-    """Consecutive parts of a tensor along one axis, all at once.
-
-    Operands:
-        x: any tensor.
-    Attributes:
-        axis: the axis that is cut.
-        parts: the size of each part, in order; together the whole axis.
-    Result:
-        One tensor a part.
-    """
-
-    x: Value
-    axis: int
-    parts: tuple[int, ...]
-
-    def infer(self) -> tuple[TensorType, ...]:
-        whole = self.x.shape[self.axis]
-        require(sum(self.parts) == whole, f"parts {list(self.parts)} add up to {sum(self.parts)}, but x has {whole}")
-        before, after = self.x.shape[: self.axis], self.x.shape[self.axis + 1 :]
-        return tuple(TensorType(self.x.dtype, (*before, part, *after)) for part in self.parts)
-
-    def decompose(self) -> tuple[Value, ...]:
-        starts = [sum(self.parts[:i]) for i in range(len(self.parts))]
-        return tuple(Slice(self.x, self.axis, s, n) for s, n in zip(starts, self.parts, strict=True))

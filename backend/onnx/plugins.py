@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from trtc.backend.onnx.ops import GroupQueryAttention, SkipRMSNorm, Split
+from trtc.backend.onnx.ops import GroupQueryAttention, SkipRMSNorm
 from trtc.ir.graph import Graph
 from trtc.ir.op import Value
 from trtc.ir.ops import (
@@ -169,18 +169,18 @@ def _scaled(weight: Value, rows: int, scale: float) -> Value:
     return Concat((first, Slice(weight, 0, rows, rest)), 0)
 
 
-def split(op: Slice, graph: Graph) -> Mapping[Value, Value] | None:
-    """slice(x, first part), slice(x, the rest)  ->  split(x): one kernel for all parts"""
-    if op.start or graph.is_constant(op):
+def product_apart(op: Slice, graph: Graph) -> Value | None:
+    """slice(linear(x, w))  ->  linear(x, slice(w)), where all read parts: no kernel has to cut the product"""
+    match op.x:
+        case Linear(x, weight, bias) as linear if op.axis == linear.type.rank - 1 and graph.is_constant(weight):
+            pass
+        case _:
+            return None
+    parts = [u for u in graph.users[linear] if isinstance(u, Slice) and u.axis == op.axis]
+    if len(parts) < len(graph.users[linear]) or sum(u.size for u in parts) > _int(linear.shape[-1]):
         return None
-    siblings = {u.start: u for u in graph.users[op.x] if isinstance(u, Slice) and u.axis == op.axis}
-    parts, end = list[Slice](), 0
-    while end in siblings:
-        parts.append(siblings[end])
-        end += siblings[end].size
-    if len(parts) < 2 or end != op.x.shape[op.axis] or len(parts) < len(siblings):
-        return None
-    return dict(zip(parts, Split(op.x, op.axis, tuple(p.size for p in parts)).results, strict=True))
+    part = Slice(bias, 0, op.start, op.size) if bias else None
+    return Linear(x, Slice(weight, 0, op.start, op.size), part)
 
 
-STAGES = ((group_query_attention, norm_before_last_token, skip_rms_norm), (fold_scale, split))
+STAGES = ((group_query_attention, norm_before_last_token, skip_rms_norm), (fold_scale, product_apart))

@@ -28,7 +28,7 @@ PLAIN: tuple[type[Op], ...] = (
 )   # fmt: skip
 MOVES: tuple[type[Op], ...] = (
     ir.Cast, ir.Reshape, ir.Broadcast, ir.Transpose, ir.Slice, ir.Concat, ir.Gather, ir.Embedding, ir.Iota,
-    ir.SizeOf, ir.KVCacheUpdate, ops.Split,
+    ir.SizeOf, ir.KVCacheUpdate,
 )   # fmt: skip
 NATIVE: dict[type[Op], Condition] = {
     **dict.fromkeys(PLAIN, _dtype),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from trtc.backend.onnx.lower.registry import Emitter, lower
-from trtc.backend.onnx.ops import Split
 from trtc.ir import ops as ir
 
 
@@ -28,11 +27,6 @@ def transpose(op: ir.Transpose, to: Emitter) -> str:
 def slice_(op: ir.Slice, to: Emitter) -> str:
     start, stop, axis = (to.literal([n]) for n in (op.start, op.start + op.size, op.axis))
     return to.add("Slice", to[op.x], start, stop, axis)
-
-
-@lower(Split)
-def split(op: Split, to: Emitter) -> str | tuple[str, ...]:
-    return to.add("Split", to[op.x], to.literal(op.parts), outputs=len(op.parts), axis=op.axis)
 
 
 @lower(ir.Concat)

@@ -93,7 +93,6 @@ CASES = [
     Case(lambda x, _: o.Broadcast(x, (B, S + 1, M)), (f32[1, "M"], i32["B", "S"])),
     *(Case(lambda x, axes=axes: o.Transpose(x, axes), (X,)) for axes in ((0, 2, 1), (2, 0, 1), (1, 0, 2))),
     Case(lambda x: o.Slice(x, 2, 1, 3), (X,)), Case(lambda x: o.Slice(x, 0, 5, 1), (i32[6, "S"],)),
-    Case(lambda x: ort_ops.Split(x, 2, (1, 3, 2)), (X,)), Case(lambda x: ort_ops.Split(x, 0, (4, 2)), (f32[6, "S"],)),
     Case(lambda x, y, z: o.Concat((x, y, z), 1), (X, f32["B", "M", 6], X)), Case(lambda x: o.Concat((x,), 0), (X,)),
     Case(o.Embedding, (f32[5, 6], i32["B", "S"]), 0, 5), Case(o.Embedding, (f16[5, 6], i64["S"]), 0, 5),
     Case(o.Gather, (f32["M", 3], i32["B", "S"]), 0, 8),
