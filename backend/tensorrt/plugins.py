@@ -10,7 +10,7 @@ ALIGNED, WIDEST = 8, 256   # head sizes of fused kernels of 16-bit floats: multi
 
 def mask_attention(op: Attention) -> Value | None:
     """attention(window, or lengths and mask)  ->  attention(one mask): fused kernels take one mask and nothing else"""
-    if op.softcap or not (op.window or (op.mask and (op.causal or op.lengths))):
+    if op.softcap or op.slopes or not (op.window or (op.mask and (op.causal or op.lengths))):
         return None
     return Attention(op.q, op.k, op.v, None, op.visible(), scale=op.scale, causal=False)
 
