@@ -1,7 +1,7 @@
 """Baichuan, which transformers does not have: logits are those of the papers' formulas, written out in NumPy.
 
 Baichuan 2: Yang et al., 2023, arXiv:2309.10305, §2 (SwiGLU, RMSNorm before blocks, RoPE in 7B, ALiBi in 13B, NormHead).
-RoPE: Su et al., 2021, arXiv:2104.09864. ALiBi: Press et al., 2021, arXiv:2108.12409. Keys are as in the published files.
+RoPE: Su et al., 2021, arXiv:2104.09864. ALiBi: Press et al., 2021, arXiv:2108.12409. Keys as in the published files.
 """
 
 from __future__ import annotations
