@@ -49,7 +49,7 @@ def _mpt(**attention: Any) -> dict[str, Any]:
 MPT = (
     Case("mpt", {**TIED, **_mpt()}, dtype="bfloat16", lengths=(11, 1, 4), model="Mpt"),
     Case("mpt-6-heads-clipped-scaled", {
-        **_mpt(clip_qkv=0.6, softmax_scale=0.7, alibi_bias_max=5), "hidden_size": 48, "num_attention_heads": 6,
+        **_mpt(clip_qkv=0.625, softmax_scale=0.7, alibi_bias_max=5), "hidden_size": 48, "num_attention_heads": 6,
         "layer_norm_epsilon": 1e-3,
     }, lengths=(3, 9), model="Mpt"),
     Case("mpt-5-heads-of-10", {**_mpt(clip_qkv=2.0), "hidden_size": 50, "num_attention_heads": 5}, model="Mpt"),

@@ -33,5 +33,5 @@ def pad_heads(op: Attention) -> Value | None:
 def odd_heads(op: Attention) -> bool:
     """Whether heads have a size for which there would be a fused kernel, were it a multiple of eight."""
     head = op.q.shape[3]
-    fits = isinstance(head, int) and head <= WIDEST and head % ALIGNED > 0
+    fits = isinstance(head, int) and head <= WIDEST and head % ALIGNED > 0 and not op.slopes
     return fits and head == op.v.shape[3] and op.q.dtype.bits < 32

@@ -25,7 +25,7 @@ from trtc.ir.ops.leaves import Iota, SizeOf, scalar
 from trtc.ir.ops.linear import MatMul
 from trtc.ir.ops.reduce import Softmax
 from trtc.ir.ops.shape import Gather, Reshape, Transpose
-from trtc.ir.types import TensorType, bool_, f32, i32
+from trtc.ir.types import DType, TensorType, bool_, f32, i32
 
 
 class Attention(Op, name="attention"):
@@ -126,16 +126,18 @@ class Attention(Op, name="attention"):
         grouped = Reshape(self.q, (batch, kv_heads, heads // kv_heads, tokens, head))
         k = Reshape(Transpose(self.k, (0, 1, 3, 2)), (batch, kv_heads, 1, head, keys))
         scores = Reshape(MatMul(grouped, k), (batch, heads, tokens, keys))
-        scores = Mul(scores, scalar(self.scale, self.q.dtype))
+        if self.slopes:   # which grow with the distance, beyond what 16 bits hold exactly
+            scores = _cast(scores, f32)
+        scores = Mul(scores, scalar(self.scale, scores.dtype))
         if self.softcap:
             scores = soft_cap(scores, self.softcap)
         if self.slopes:
-            rise = Mul(Reshape(self.slopes, (heads, 1, 1)), Cast(Sub(Iota(keys), self._places()), f32))
-            scores = Add(scores, rise if scores.dtype == f32 else Cast(rise, scores.dtype))
+            away = Cast(Sub(Iota(keys), self._places()), f32)
+            scores = Add(scores, Mul(Reshape(self.slopes, (heads, 1, 1)), away))
         visible = self.visible()
         if visible:
             scores = Where(visible, scores, scalar(-np.inf, scores.dtype))
-        weights = Reshape(Softmax(scores, 3), (batch, kv_heads, heads // kv_heads, tokens, keys))
+        weights = Reshape(_cast(Softmax(scores, 3), self.q.dtype), (batch, kv_heads, heads // kv_heads, tokens, keys))
         y = MatMul(weights, Reshape(self.v, (batch, kv_heads, 1, keys, out)))
         return Reshape(y, (batch, heads, tokens, out))
 
@@ -160,6 +162,10 @@ class Attention(Op, name="attention"):
         length = self.lengths or Reshape(SizeOf(self.k, 2), (1,))
         first = Sub(Reshape(length, (*length.shape, 1)), SizeOf(self.q, 2))
         return Reshape(Add(first, Iota(tokens)), (*length.shape, 1, tokens, 1))
+
+
+def _cast(x: Value, dtype: DType) -> Value:
+    return x if x.dtype == dtype else Cast(x, dtype)
 
 
 def soft_cap(scores: Value, cap: float) -> Value:
