@@ -9,6 +9,7 @@ from trtc.frontend.config import DecoderConfig
 from trtc.frontend.layers import Lookup, linear, norm, norm_each_head
 from trtc.ir.op import Value, at
 from trtc.ir.ops import (
+    Add,
     And,
     Input,
     Iota,
@@ -16,6 +17,8 @@ from trtc.ir.ops import (
     Less,
     LessEqual,
     MatMul,
+    Maximum,
+    Minimum,
     Mul,
     Reshape,
     Rope,
@@ -37,7 +40,8 @@ class Step:
 
     past: Value          # i32[B]
     visible: dict[int, Value]     # by the window: bool[B, 1, 1, S, M], which keys each token sees
-    angles: tuple[Value, Value]   # float[B, S, R/2] each
+    angles: tuple[Value, Value] | None   # float[B, S, R/2] each; None where nothing turns
+    bias: Value | None = None     # float[B, Hkv, Hq/Hkv, S, M], added to the scores
 
 
 def visible(positions: Value, window: int) -> Value:
@@ -55,18 +59,20 @@ def visible(positions: Value, window: int) -> Value:
 def attention(
     config: DecoderConfig, weights: Lookup, name: str, x: Value, caches: list[Input], step: Step, window: int
 ) -> tuple[Value, tuple[Value, Value]]:
-    """softmax(cap(q @ k.T / sqrt(D)) where visible) @ v over the updated caches, heads in groups."""
+    """softmax(cap(q @ k.T / sqrt(D)) + bias where visible) @ v over the updated caches, heads in groups."""
     heads, kv_heads, size = config.num_attention_heads, config.num_key_value_heads, config.head_dim
     group = heads // kv_heads
     q, k, v = (_heads(config, weights, name, x, *part) for part in (("q", heads), ("k", kv_heads), ("v", kv_heads)))
     with at(name):
-        q, k = (Rope(part, *step.angles, interleaved=config.rope.interleaved) for part in (q, k))
+        if step.angles:
+            q, k = (Rope(part, *step.angles, interleaved=config.rope.interleaved) for part in (q, k))
         keys, values = (KVCacheUpdate(c, new, step.past) for c, new in zip(caches, (k, v), strict=True))
         grouped = Reshape(q, (B, kv_heads, group, S, size))
         scores = MatMul(grouped, Transpose(Reshape(keys, (B, kv_heads, 1, M, size)), (0, 1, 2, 4, 3)))
         scale = config.attention_multiplier
         scores = Mul(scores, scalar(1 / math.sqrt(size) if scale is None else scale, scores.dtype))
         scores = soft_cap(scores, config.attention_softcap) if config.attention_softcap else scores
+        scores = Add(scores, step.bias) if step.bias else scores
         seen = Where(step.visible[window], scores, scalar(-math.inf, scores.dtype))
         y = MatMul(Softmax(seen, 4), Reshape(values, (B, kv_heads, 1, M, size)))
         joined = Reshape(Transpose(Reshape(y, (B, heads, S, size)), (0, 2, 1, 3)), (B, S, heads * size))
@@ -77,6 +83,10 @@ def _heads(config: DecoderConfig, weights: Lookup, name: str, x: Value, part: st
     """The q, k or v of each head, q and k normalised where the config asks for it: float[B, heads, S, D]."""
     size, place = config.head_dim, f"{name}.{part}"
     y = linear(weights, place, x, heads * size, config.qkv_bias)
+    if config.qkv_clip:
+        with at(place):
+            low, high = (scalar(sign * config.qkv_clip, y.dtype) for sign in (-1, 1))
+            y = Minimum(Maximum(y, low), high)
     kind = "none" if part == "v" else config.qk_norm
     if kind == "whole":
         y = norm(config, weights, f"{place}_layernorm", y)

@@ -39,6 +39,10 @@ class Keys:
             raise TrtcError(f"{self.file}: {self.prefix}{key} is missing", *notes)
         return cast("T", default)
 
+    def first(self, *names: str) -> str:
+        """The first of these keys that is there and not null; else the first."""
+        return next((name for name in names if self.values.get(name) is not None), names[0])
+
     def positive(self, key: str, *, default: int = _MISSING) -> int:
         """A whole number >= 1."""
         number = self.get(int, key, default=default)
@@ -100,6 +104,7 @@ class RopeConfig:
     """Rotary positions: the base, how much of a head is turned, and the scaling for contexts beyond training.
 
     Args:
+        dim: elements of a head that turn; 0 for no rotary positions.
         kind: default, linear, dynamic, llama3 or yarn, as Hugging Face's ``rope_type``.
         parameters: what the kind needs, under Hugging Face's names.
         interleaved: pairs are neighbours (GPT-J order) instead of halves (GPT-NeoX order).
@@ -121,8 +126,9 @@ class DecoderConfig:
         gated: whether the feed-forward block multiplies its activation by a second projection.
         norm: rms or layer.
         norm_bias: whether every norm adds a bias; layer norms only.
-        norm_offset: added to the weight of every norm, in f32; RMS norms only.
-        norm_place: pre, post or both: norms stand before attention and the feed-forward block, after them, or both.
+        norm_offset: added to the weight of every norm, in f32.
+        norm_place: pre, post or both: norms stand before attention and the feed-forward block, after them, or both;
+            sum: after what they add is added.
         parallel_residual: attention and the feed-forward block read one norm, and both are added to what it read.
         qk_norm: none, head, each or whole: q and k are normalised by head with one weight, or with one for each head
             (layer norms only), or each over all its heads.
@@ -132,6 +138,18 @@ class DecoderConfig:
         embedding_multiplier, residual_multiplier, logits_multiplier: of the embedded tokens, of what a block adds, and
             of the logits.
         round_embedding_multiplier: whether the first is rounded to the element type, as a tensor of it would be.
+        learned_positions: whether a row of a table is added to each embedded token, by its position.
+        embedding_dim: of the embedding and of what lm_head reads, where projections lead to hidden_size; 0 for none.
+        embedding_norm: whether embedded tokens are normalised.
+        alibi_slopes: for each head, how much scores rise from each key to the next; () for none.
+        qkv_clip: bound of the size of q, k and v; 0 for none.
+        divide_scores_by_layer: whether scores are divided by the layer's number, from 1.
+        norm_weights: whether norms have weights at all.
+        final_norm: whether there is a norm before lm_head.
+        parallel_norms: with parallel_residual, 1 or 2: the blocks read one norm, or each its own.
+        residual_of_norm: whether blocks add to the normalised input, which they read, instead of to the input.
+        head_bias: whether lm_head adds a bias.
+        normal_head: whether each row of lm_head is divided by its length; the family's name map does it.
     """
 
     architecture: str
@@ -165,3 +183,15 @@ class DecoderConfig:
     round_embedding_multiplier: bool = False
     residual_multiplier: float = 1.0
     logits_multiplier: float = 1.0
+    learned_positions: bool = False
+    embedding_dim: int = 0
+    embedding_norm: bool = False
+    alibi_slopes: tuple[float, ...] = ()
+    qkv_clip: float = 0.0
+    divide_scores_by_layer: bool = False
+    norm_weights: bool = True
+    final_norm: bool = True
+    parallel_norms: int = 1
+    residual_of_norm: bool = False
+    head_bias: bool = False
+    normal_head: bool = False

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import numpy as np
-
+from trtc.frontend.alibi import bias
 from trtc.frontend.attention import B, M, S, Step, attention, visible
 from trtc.frontend.config import DecoderConfig
-from trtc.frontend.layers import Lookup, cast, mlp, norm, times
+from trtc.frontend.embedding import embed
+from trtc.frontend.layers import Lookup, cast, columns_of, linear, mlp, norm, times
 from trtc.frontend.rope import angles
 from trtc.ir.graph import Graph
 from trtc.ir.op import Value, at
-from trtc.ir.ops import Add, Embedding, Gather, Input, Iota, Linear, Reshape, Sub, scalar, soft_cap
+from trtc.ir.ops import Add, Gather, Input, Iota, Linear, Reshape, Sub, scalar, soft_cap
 from trtc.ir.types import DType, TensorType, f32, i32
 
 PLACES = {
-    "pre": ("input_layernorm", "", "post_layernorm", ""),
-    "post": ("", "post_layernorm", "", "post_feedforward_layernorm"),
-    "both": ("input_layernorm", "post_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"),
+    "pre": ("input_layernorm", "", "", "post_layernorm", "", ""),
+    "post": ("", "post_layernorm", "", "", "post_feedforward_layernorm", ""),
+    "sum": ("", "", "input_layernorm", "", "", "post_layernorm"),
+    "both": ("input_layernorm", "post_layernorm", "", "pre_feedforward_layernorm", "post_feedforward_layernorm", ""),
 }
-"""By ``norm_place``: the norms before attention, after it, before the feed-forward block, after it."""
+"""By ``norm_place``: the norms before attention, after it, after it is added; the same of the feed-forward block."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,10 @@ def build_decoder(
         all_logits: return the logits of every new token, f32[B, S, V], instead of f32[B, V].
     """
     ids, lengths, past = Input("input_ids", i32[B, S]), Input("input_lengths", i32[B]), Input("past_lengths", i32[B])
-    with at("transformer.vocab_embedding"):
-        table = weights("transformer.vocab_embedding.weight", config.vocab_size, config.hidden_size)
-        x = times(Embedding(table, ids), _embedding_multiplier(config, dtype))
-    step = _step(config, limits, dtype, lengths, past)
+    with at("transformer.positions"):
+        positions = Add(Reshape(past, (B, 1)), Iota(S))
+    x, table = embed(config, weights, ids, positions, dtype)
+    step = _step(config, limits, dtype, lengths, past, positions)
     inputs, outputs = [ids, lengths, past], dict[str, Value]()
     for n in range(config.num_hidden_layers):
         caches = [
@@ -60,34 +61,45 @@ def build_decoder(
     return Graph("decoder", tuple(inputs), {"logits": logits, **outputs}, bounds)
 
 
-def _embedding_multiplier(config: DecoderConfig, dtype: DType) -> float:
-    number = config.embedding_multiplier
-    return float(np.array(number, dtype.numpy)) if config.round_embedding_multiplier else number
-
-
-def _step(config: DecoderConfig, limits: Limits, dtype: DType, lengths: Value, past: Value) -> Step:
-    with at("transformer.positions"):
-        positions = Add(Reshape(past, (B, 1)), Iota(S))
+def _step(
+    config: DecoderConfig, limits: Limits, dtype: DType, lengths: Value, past: Value, positions: Value
+) -> Step:
     with at("transformer.rope"):
-        turned = angles(config.rope, positions, Add(past, lengths), limits.max_seq_len, dtype)
+        totals = Add(past, lengths)
+        turned = angles(config.rope, positions, totals, limits.max_seq_len, dtype) if config.rope.dim else None
+    with at("transformer.alibi"):
+        slopes = config.alibi_slopes
+        rise = bias(slopes, config.num_key_value_heads, positions, M, dtype) if slopes else None
     with at("transformer.mask"):
-        return Step(past, {window: visible(positions, window) for window in {*config.windows, 0}}, turned)
+        return Step(past, {window: visible(positions, window) for window in {*config.windows, 0}}, turned, rise)
 
 
 def _layer(
     config: DecoderConfig, weights: Lookup, n: int, x: Value, caches: list[Input], step: Step
 ) -> tuple[Value, tuple[Value, Value]]:
     name, window = f"transformer.layers.{n}", config.windows[n] if config.windows else 0
-    before, after, before_mlp, after_mlp = PLACES[config.norm_place]
+    before, after, added, before_mlp, after_mlp, added_mlp = PLACES[config.norm_place]
 
     def normal(place: str, x: Value) -> Value:
         return norm(config, weights, f"{name}.{place}", x) if place else x
 
     read = normal(before, x)
-    attended, updated = attention(config, weights, f"{name}.attention", read, caches, step, window)
-    x = _plus(config, f"{name}.attention.residual", x, normal(after, attended))
-    fed = mlp(config, weights, f"{name}.mlp", read if config.parallel_residual else normal(before_mlp, x))
-    return _plus(config, f"{name}.mlp.residual", x, normal(after_mlp, fed)), updated
+    attended, updated = attention(_of_layer(config, n), weights, f"{name}.attention", read, caches, step, window)
+    base = read if config.residual_of_norm else x
+    inner = normal(added, _plus(config, f"{name}.attention.residual", base, normal(after, attended)))
+    beside = config.parallel_residual
+    read_next = read if beside and config.parallel_norms == 1 else normal(before_mlp, x if beside else inner)
+    fed = mlp(config, weights, f"{name}.mlp", read_next)
+    base = read_next if config.residual_of_norm else inner
+    return normal(added_mlp, _plus(config, f"{name}.mlp.residual", base, normal(after_mlp, fed))), updated
+
+
+def _of_layer(config: DecoderConfig, n: int) -> DecoderConfig:
+    """The config of one layer's attention."""
+    if not config.divide_scores_by_layer:
+        return config
+    scale = config.attention_multiplier
+    return replace(config, attention_multiplier=(config.head_dim**-0.5 if scale is None else scale) / (n + 1))
 
 
 def _plus(config: DecoderConfig, name: str, x: Value, added: Value) -> Value:
@@ -100,9 +112,11 @@ def _head(config: DecoderConfig, weights: Lookup, x: Value, lengths: Value, tabl
     if not all_logits:
         with at("transformer.last_token"):
             x = Gather(x, Sub(lengths, scalar(1, i32)), axis=1, batch=1)
-    x = norm(config, weights, "transformer.ln_f", x)
-    shape = (config.vocab_size, config.hidden_size)
+    x = norm(config, weights, "transformer.ln_f", x) if config.final_norm else x
+    if config.embedding_dim:
+        x = linear(weights, "transformer.project_out", x, config.embedding_dim, False)
     with at("lm_head"):
-        logits = Linear(x, table if config.tie_word_embeddings else weights("lm_head.weight", *shape))
+        words = table if config.tie_word_embeddings else weights("lm_head.weight", config.vocab_size, columns_of(x))
+        logits = Linear(x, words, weights("lm_head.bias", config.vocab_size) if config.head_bias else None)
         logits = times(cast(logits, f32), config.logits_multiplier)
         return soft_cap(logits, config.logits_softcap) if config.logits_softcap else logits

@@ -17,6 +17,7 @@ from trtc.ir.ops import (
     Mul,
     ReduceMean,
     ReLU,
+    Sigmoid,
     SiLU,
     Sqrt,
     scalar,
@@ -26,28 +27,58 @@ from trtc.ir.types import DType, TensorType, f32
 Lookup = Callable[..., Value]
 """The weight of a role, of a shape: ``weights("lm_head.weight", V, H)``."""
 
+
+def _relu2(x: Value) -> Value:
+    """Squared ReLU: So et al., Primer, 2021, arXiv:2109.08668."""
+    return Mul(ReLU(x), ReLU(x))
+
+
+def _quick_gelu(x: Value) -> Value:
+    """``x * sigmoid(1.702 x)``: Hendrycks and Gimpel, 2016, arXiv:1606.08415."""
+    return Mul(x, Sigmoid(times(x, 1.702)))
+
+
+def _gelu_tanh(x: Value) -> Value:
+    return GELU(x, tanh=True)
+
+
 ACTIVATIONS: dict[str, Callable[[Value], Value]] = {
     "silu": SiLU,
+    "swish": SiLU,
     "gelu": GELU,
-    "gelu_pytorch_tanh": lambda x: GELU(x, tanh=True),
-    "gelu_new": lambda x: GELU(x, tanh=True),
+    "gelu_pytorch_tanh": _gelu_tanh,
+    "gelu_new": _gelu_tanh,
+    "gelu_fast": _gelu_tanh,
+    "quick_gelu": _quick_gelu,
     "relu": ReLU,
+    "relu2": _relu2,
 }
 
 
 def norm(config: DecoderConfig, weights: Lookup, name: str, x: Value) -> Value:
     """x / sqrt(mean(x^2) + eps) * (weight + offset) over the last axis, in f32; or a layer norm, as its op says."""
     with at(name):
-        weight = weights(f"{name}.weight", columns_of(x))
         if config.norm == "layer":
-            bias = weights(f"{name}.bias", columns_of(x)) if config.norm_bias else None
-            return LayerNorm(x, weight, bias, eps=config.norm_eps)
+            return _layer_norm(config, weights, name, x)
+        weight = weights(f"{name}.weight", columns_of(x))
         wide = cast(x, f32)
         mean_square = ReduceMean(Mul(wide, wide), x.type.rank - 1)
         normal = Div(wide, Sqrt(Add(mean_square, scalar(config.norm_eps, f32))))
         if not config.norm_offset:
             return Mul(cast(normal, x.dtype), weight)
         return cast(Mul(normal, Add(cast(weight, f32), scalar(config.norm_offset, f32))), x.dtype)
+
+
+def _layer_norm(config: DecoderConfig, weights: Lookup, name: str, x: Value) -> Value:
+    size = columns_of(x)
+    if not config.norm_weights:
+        return LayerNorm(x, Constant((1.0,), TensorType(x.dtype, (size,))), eps=config.norm_eps)
+    weight = weights(f"{name}.weight", size)
+    bias = weights(f"{name}.bias", size) if config.norm_bias else None
+    if not config.norm_offset:
+        return LayerNorm(x, weight, bias, eps=config.norm_eps)
+    gain = Add(cast(weight, f32), scalar(config.norm_offset, f32))
+    return cast(LayerNorm(cast(x, f32), gain, cast(bias, f32) if bias else None, eps=config.norm_eps), x.dtype)
 
 
 def norm_each_head(config: DecoderConfig, weights: Lookup, name: str, x: Value, heads: int) -> Value:

@@ -25,15 +25,19 @@ KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 MAX_DIM = 8192   # elements of a head: far beyond any model, and tables of it still fit
 
 
-def read_rope(keys: Keys, dim: int, max_position: int, *, interleaved: bool = False) -> RopeConfig:
+def read_rope(
+    keys: Keys, dim: int, max_position: int, *, interleaved: bool = False, base: str = "rope_theta"
+) -> RopeConfig:
     """The rotary part of a Hugging Face config: ``rope_theta`` with ``rope_scaling``, or ``rope_parameters``.
 
     Args:
         dim: elements of a head that turn.
         max_position: the positions that the model was trained on.
+        base: the key of the base beside the section.
     """
     section = keys.section("rope_scaling", "rope_parameters") or Keys({}, keys.file)
-    theta = (section if section.values.get("rope_theta") is not None else keys).above(1, "rope_theta", default=10000.0)
+    inside = section.values.get("rope_theta") is not None
+    theta = section.above(1, "rope_theta") if inside else keys.above(1, base, default=10000.0)
     key = "rope_type" if section.values.get("rope_type") is not None else "type"
     kind = section.choice(key, KINDS, default="default")
     least = 4 if kind == "dynamic" else 2
@@ -44,11 +48,16 @@ def read_rope(keys: Keys, dim: int, max_position: int, *, interleaved: bool = Fa
     return RopeConfig(theta, dim, kind, _parameters(kind, keys, section, max_position), interleaved)
 
 
-def rotary_dim(keys: Keys, size: int, default: float) -> int:
-    """The elements of a head of this size that turn: the share that ``partial_rotary_factor`` says."""
+def rotary_dim(keys: Keys, size: int, default: float, key: str = "partial_rotary_factor") -> int:
+    """The elements of a head of this size that turn: the share that ``partial_rotary_factor`` says.
+
+    Args:
+        key: of the share beside the section.
+    """
     section = keys.section("rope_scaling", "rope_parameters")
-    key = "partial_rotary_factor"
-    home = section if section and section.values.get(key) is not None else keys
+    home, inside = keys, "partial_rotary_factor"
+    if section and section.values.get(inside) is not None:
+        home, key = section, inside
     factor = home.above(0, key, default=default)
     dim = int(size * factor)
     if factor > 1 or dim < 2 or dim % 2:

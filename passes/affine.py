@@ -47,7 +47,7 @@ def conditions(value: Value, axes: Axes) -> Iterator[tuple[Value, Axes]]:
         case And(a, b):
             yield from conditions(a, _aligned(a, axes))
             yield from conditions(b, _aligned(b, axes))
-        case Reshape(x) | Broadcast(x) if (inner := _before(value, x, axes)) is not None:
+        case Reshape(x) | Broadcast(x) if (inner := before(value, x, axes)) is not None:
             yield from conditions(x, inner)
         case _:
             yield value, axes
@@ -57,13 +57,14 @@ def excess(condition: Value, axes: Axes, scores: Scores) -> Sum | None:
     """The sum that is at least 0 exactly where a comparison holds; None where it compares something else."""
     if not isinstance(condition, Less | LessEqual):
         return None
-    a, b = (_sum(x, _aligned(x, axes), scores) for x in (condition.a, condition.b))
+    a, b = (sum_of(x, _aligned(x, axes), scores) for x in (condition.a, condition.b))
     if a is None or b is None:
         return None
     return plus(plus(b, a, -1), number(-1 if isinstance(condition, Less) else 0))
 
 
-def _sum(value: Value, axes: Axes, scores: Scores) -> Sum | None:
+def sum_of(value: Value, axes: Axes, scores: Scores) -> Sum | None:
+    """What integers along these axes of the scores add up to; None where they are no such sum."""
     match value:
         case Iota(size):
             name, whole = {scores.rank - 1: ("key", scores.keys), scores.rank - 2: ("token", scores.tokens)}.get(
@@ -75,11 +76,11 @@ def _sum(value: Value, axes: Axes, scores: Scores) -> Sum | None:
         case SizeOf(x, axis):
             return number(x.shape[axis])
         case Add(a, b) | Sub(a, b):
-            left, right = (_sum(x, _aligned(x, axes), scores) for x in (a, b))
+            left, right = (sum_of(x, _aligned(x, axes), scores) for x in (a, b))
             sign = 1 if isinstance(value, Add) else -1
             return None if left is None or right is None else plus(left, right, sign)
-        case Reshape(x) | Broadcast(x) if (inner := _before(value, x, axes)) is not None:
-            return _sum(x, inner, scores)
+        case Reshape(x) | Broadcast(x) if (inner := before(value, x, axes)) is not None:
+            return sum_of(x, inner, scores)
         case _:
             along = [(size, axis) for size, axis in zip(value.shape, axes, strict=True) if size != 1]
             by_sequence = along == ([(scores.batch, 0)] if scores.batch != 1 else [])
@@ -91,7 +92,7 @@ def _aligned(value: Value, axes: Axes) -> Axes:
     return axes[len(axes) - value.type.rank :]
 
 
-def _before(value: Reshape | Broadcast, x: Value, axes: Axes) -> Axes | None:
+def before(value: Reshape | Broadcast, x: Value, axes: Axes) -> Axes | None:
     """The axes of what is broadcast, or of what a reshape adds axes of size 1 to, or drops them from."""
     if isinstance(value, Broadcast):
         return _aligned(x, axes)

@@ -6,17 +6,33 @@ import math
 from dataclasses import dataclass
 
 from trtc.ir.op import Value
-from trtc.ir.ops import Attention, Broadcast, Cast, Constant, Div, MatMul, Mul, Reshape, Softmax, Tanh, Transpose, Where
+from trtc.ir.ops import (
+    Add,
+    Attention,
+    Broadcast,
+    Cast,
+    Constant,
+    Div,
+    MatMul,
+    Mul,
+    Reshape,
+    Softmax,
+    Tanh,
+    Transpose,
+    Where,
+)  # fmt: skip
 from trtc.ir.types import DType, bf16, f16, f32
+from trtc.passes.attention_bias import read_slopes
 from trtc.passes.attention_mask import Mask, read_mask
 from trtc.passes.rewrite import Skip, rewrite
 
 HIDDEN = -1e4   # scores at most this weigh nothing beside ordinary ones
+BURIED = -1e30  # and these not even beside scores that fall with the distance
 
 
 @rewrite("fuse-attention")
 def fuse_attention(op: MatMul) -> Value | Skip | None:
-    """softmax(scale * q @ k.T where visible) @ v  ->  attention(q, k, v), with grouped heads, lengths, window, cap"""
+    """softmax(scale * q @ k.T + slope * key where visible) @ v  ->  attention(q, k, v), heads in groups, window, cap"""
     weights = _past(op.a)
     if not isinstance(weights, Softmax):
         return None
@@ -35,12 +51,16 @@ def fuse_attention(op: MatMul) -> Value | Skip | None:
         return mask
     if mask.other and math.isfinite(scores.hidden):
         return Skip(f"hidden scores are {scores.hidden:g}, which a token that sees no key needs: the mask may hide all")
+    slopes = read_slopes(scores.bias, q.of, k.of, scores.bias_rank) if scores.bias else None
+    if isinstance(slopes, Skip):
+        return slopes
     fused = Attention(
         q.of,
         k.of,
         v.of,
         mask.lengths,
         mask.other,
+        slopes,
         scale=scores.scale,
         causal=mask.causal,
         window=mask.window,
@@ -59,6 +79,8 @@ class Scores:
     visible: Value | None
     hidden: float   # the score of a key that is not visible
     rank: int       # of the scores where the mask is applied
+    bias: Value | None = None
+    bias_rank: int = 0   # of the scores where it is added
 
 
 def _read_scores(value: Value) -> Scores | Skip:
@@ -70,6 +92,29 @@ def _read_scores(value: Value) -> Scores | Skip:
         if value.a.shape != value.shape:
             return Skip(f"the mask widens the scores {value.a.type} to {value.type}")
         visible, hidden, value = value.condition, max(value.b.values), value.a
+    value, bias = _unbiased(value)
+    if bias and hidden > BURIED:
+        return Skip(f"hidden scores are {hidden:g}, which a bias may reach")
+    product = _product(value)
+    if isinstance(product, Skip):
+        return product
+    return Scores(*product, visible, hidden, rank, bias, value.type.rank)
+
+
+def _unbiased(value: Value) -> tuple[Value, Value | None]:
+    """Scores before something else was added to them, and that."""
+    match _past(value):
+        case Add(a, b) as joint:
+            for scores, bias in ((a, b), (b, a)):
+                if scores.shape == joint.shape and not isinstance(_product(scores), Skip):
+                    return scores, bias
+        case _:
+            pass
+    return value, None
+
+
+def _product(value: Value) -> tuple[MatMul, float, float] | Skip:
+    """q @ k.T, its scale and its cap."""
     scale, value = _factor(value)
     softcap = 0.0
     if isinstance(value, Tanh):   # softcap * tanh(inner * product) = softcap * tanh(scale * product / softcap)
@@ -77,9 +122,7 @@ def _read_scores(value: Value) -> Scores | Skip:
         softcap, scale = abs(scale), inner * scale
     if not scale or not math.isfinite(scale):
         return Skip(f"scores are scaled by {scale:g}")
-    if not isinstance(value, MatMul):
-        return Skip("scores are no product")
-    return Scores(value, scale, softcap, visible, hidden, rank)
+    return (value, scale, softcap) if isinstance(value, MatMul) else Skip("scores are no product")
 
 
 def _factor(value: Value) -> tuple[float, Value]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gpt_cases import GPT_CASES
 from models import KNOWN, Case
 
 FULL, SLIDING = "full_attention", "sliding_attention"
@@ -90,6 +91,9 @@ STABLELM = (
             "rope_type": "default", "rope_theta": 500.0, "partial_rotary_factor": 0.5,
         },
     }, dtype="float16", lengths=(3, 9), model="StableLm"),
+    Case("stablelm-qk-norm", {
+        "hidden_size": 64, "num_key_value_heads": 2, "qk_layernorm": True,
+    }, lengths=(3, 9), model="StableLm"),
 )   # fmt: skip
 COHERE = (
     Case("cohere-head16", {
@@ -104,6 +108,7 @@ FAMILY_CASES = {
     case.name: case
     for case in (
         *MISTRAL, *QWEN2, *QWEN3, *OLMO2, *GRANITE, *GEMMA, *GEMMA2, *STARCODER2, *STABLELM, *COHERE,
+        *GPT_CASES,
     )
 }   # fmt: skip
 """Two of every family at least, with every option of it in one of them; prompts longer than the windows."""

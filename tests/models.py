@@ -7,7 +7,7 @@ import json
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]
 DTYPES: dict[str, Any] = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 STEPS = 8   # decode steps after the prefill
+EMBEDDINGS, QUERIES = ("embed", "lm_head", "wte", "wpe"), ("q_proj", "k_proj", "query_key_value", "c_attn", "Wqkv")
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Case:
         old: config.json in the style before transformers 5: rope_theta, rope_scaling and torch_dtype at the top.
         shard: the size of one safetensors file at most, or one file for all.
         lengths: of the prompts of the ragged batch.
-        model: transformers' class is ``<model>ForCausalLM``.
+        model: transformers' classes are ``<model>Config`` and ``<model><head>``.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Case:
     shard: str = ""
     lengths: tuple[int, ...] = (7, 1, 4)
     model: str = "Llama"
+    head: str = "ForCausalLM"
 
 
 SMALLEST: dict[str, Any] = {
@@ -128,11 +130,11 @@ def checkpoint(name: str) -> Path:
 def write(case: Case, folder: Path, seed: int = 0) -> Path:
     """Save the model in ``folder``, and return it."""
     config = getattr(transformers, f"{case.model}Config")(**copy.deepcopy({**SMALLEST, **case.config}))
-    model = getattr(transformers, f"{case.model}ForCausalLM")(config)
+    model = getattr(transformers, f"{case.model}{case.head}")(config)
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in model.named_parameters():
         tensor.data = _random(name, tensor.shape, generator)
-        if "norm" in name and case.model.startswith("Gemma"):   # adds the 1 itself
+        if is_norm(name) and case.model.startswith(("Gemma", "Nemotron")):   # adds the 1 itself
             tensor.data -= 1
     shard = {"max_shard_size": case.shard} if case.shard else {}
     model.to(DTYPES[case.dtype]).save_pretrained(folder, **shard)
@@ -144,13 +146,17 @@ def write(case: Case, folder: Path, seed: int = 0) -> Path:
 def _random(name: str, shape: tuple[int, ...], generator: Any) -> Any:
     """Numbers that keep activations near 1, logits near 1/2, and let attention choose."""
     noise = torch.randn(shape, generator=generator)
-    if "norm" in name:
+    if is_norm(name):
         return 1 + noise / 4
     if name.endswith("bias"):
         return noise / 2
-    if "embed" in name or "lm_head" in name:   # where they are tied, the embedding makes the logits
+    if any(part in name for part in EMBEDDINGS):   # where they are tied, the embedding makes the logits
         return noise / 2 / shape[1] ** 0.5
-    return noise * (2 if "q_proj" in name or "k_proj" in name else 1) / shape[1] ** 0.5
+    return noise * (2 if any(part in name for part in QUERIES) else 1) / shape[1] ** 0.5
+
+
+def is_norm(name: str) -> bool:
+    return "norm" in name or ".ln_" in name
 
 
 def _rewrite_config(file: Path) -> None:
@@ -195,12 +201,18 @@ def fresh_reference(folder: Path, case: Case, dtype: str) -> list[Floats]:
 def load(folder: Path, dtype: str = "float32") -> Any:
     """transformers' model of a checkpoint, weights rounded to ``dtype``, arithmetic in f32."""
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    return model.to(DTYPES[dtype]).float().eval()
+    if model.config.model_type == "mpt":   # transformers 5 can take alibi_bias_max, but does not pass it
+        build, greatest = model.transformer.build_mpt_alibi_tensor, model.config.attn_config.alibi_bias_max
+        model.transformer.build_mpt_alibi_tensor = partial(build, alibi_bias_max=greatest)
+    for weight in model.parameters():   # not what it computes on its own, such as angles
+        weight.data = weight.data.to(DTYPES[dtype]).float()
+    return model.eval()
 
 
 def _decode(model: Any, ids: Ints, prompt: int) -> Floats:
-    rotary = model.model.rotary_emb
-    model.model.rotary_emb = type(rotary)(model.config)   # dynamic scaling remembers the longest sequence it has seen
+    for part in model.modules():
+        if hasattr(part, "rotary_emb"):   # dynamic scaling remembers the longest sequence it has seen
+            part.rotary_emb = type(part.rotary_emb)(model.config)
     past, rows = None, list[Floats]()
     with torch.no_grad():
         for part in (ids[:prompt], *ids[prompt:].reshape(-1, 1)):

@@ -37,10 +37,12 @@ class AttentionForm:
         self.half = random.random() < 0.3                # in f16, with the softmax in f32
         self.hidden = random.choice((-float("inf"), -5e4))
         self.swapped = random.random() < 0.3             # keys are transposed before they are regrouped
+        self.slopes = random.random() < 0.3              # scores rise from key to key
+        self.by_distance = random.random() < 0.5         # ... from 0 at the token itself, or at the first key
 
 
 def plain_attention(q: Value, k: Value, v: Value, form: AttentionForm) -> Value:
-    """softmax(cap(scale * q @ k.T) where visible) @ v; f16 where the form says so."""
+    """softmax(cap(scale * q @ k.T) + slope * key where visible) @ v; f16 where the form says so."""
     if form.half:
         q, k, v = (ops.Cast(x, f16) for x in (q, k, v))
     (batch, heads, tokens, head), (_, kv_heads, keys, _) = q.shape, k.shape
@@ -55,6 +57,7 @@ def plain_attention(q: Value, k: Value, v: Value, form: AttentionForm) -> Value:
         k, v = (_repeated(x, group) for x in (k, v))
     scores = ops.MatMul(q, _transposed(k, form))
     made = _scaled(scores, form)
+    made = ops.Add(made, _rise(made, heads, form)) if form.slopes else made
     visible = _visible(q, k, form)
     if visible:
         rank = made.type.rank
@@ -88,6 +91,19 @@ def _scaled(scores: Value, form: AttentionForm) -> Value:
     if form.softcap:
         made = ops.Mul(ops.Tanh(ops.Div(made, scalar(form.softcap, made.dtype))), scalar(form.softcap, made.dtype))
     return made
+
+
+def _rise(scores: Value, heads: int, form: AttentionForm) -> Value:
+    """What the place of each key adds to the scores, which it broadcasts to."""
+    slopes = ops.Constant(tuple(2.0**-h for h in range(heads)), f32[(*scores.shape[1:-2], 1, 1)])
+    places: Value = ops.Iota(scores.shape[-1])
+    if form.by_distance:
+        place: Value = ops.Reshape(ops.Iota(scores.shape[-2]), (scores.shape[-2], 1))
+        if form.past:
+            place = ops.Add(ops.Reshape(form.past, (scores.shape[0], *(1,) * (scores.type.rank - 1))), place)
+        places = ops.Sub(places, place)
+    rise = ops.Mul(slopes, ops.Cast(places, f32))
+    return rise if scores.dtype == f32 else ops.Cast(rise, scores.dtype)
 
 
 def _visible(q: Value, k: Value, form: AttentionForm) -> Value | None:

@@ -214,7 +214,8 @@ class Builder:
             k, v = (ops.KVCacheUpdate(c, new, past) for c, new in zip(caches, (k, v), strict=True))
         form = AttentionForm(self.random, past if cached else None)
         if self.random.random() < 0.3:
-            y: Value = ops.Attention(q, k, v, None, None, scale=0.5, causal=not cached)
+            slopes = self.weight(heads) if self.random.random() < 0.3 else None
+            y: Value = ops.Attention(q, k, v, None, None, slopes, scale=0.5, causal=not cached)
         else:
             y = plain_attention(q, k, v, form)
         y = ops.Reshape(ops.Transpose(ops.Reshape(y, (B, heads, S, head)), (0, 2, 1, 3)), (B, S, WIDTH))

@@ -18,6 +18,7 @@ from typing import Any
 import models
 import numpy as np
 import pytest
+from models import Case
 
 import trtc
 from trtc.backend.backends import default_target
@@ -28,7 +29,7 @@ from trtc.runtime.bundle import EngineBundle
 
 jsonschema: Any = import_module("jsonschema")
 ROOT = Path(__file__).resolve().parents[1]
-STORIES, SHAKESPEARE = ROOT.parent / "shared/models/stories260K", ROOT / "examples/shakespeare"
+MODELS, SHAKESPEARE = ROOT.parent / "shared/models", ROOT / "examples/shakespeare"
 SMALL: dict[str, Any] = {"target": "onnx", **models.LIMITS}
 PASS = '''
 """A pass that counts how often it ran."""
@@ -57,7 +58,7 @@ def error_of(name: str, out: Path, **options: Any) -> str:
     return str(error.value).removeprefix("error: ")
 
 
-@pytest.mark.parametrize("folder", [STORIES, SHAKESPEARE], ids=["stories260K", "shakespeare"])
+@pytest.mark.parametrize("folder", [MODELS / "stories260K", SHAKESPEARE], ids=lambda folder: folder.name)
 def test_greedy_text_is_that_of_transformers(folder: Path, tmp_path: Path) -> None:
     """All golden prompts in one batch; then four of different lengths, and 200 new tokens."""
     if not (folder / "GOLDEN.json").is_file():
@@ -75,6 +76,28 @@ def test_greedy_text_is_that_of_transformers(folder: Path, tmp_path: Path) -> No
     assert len(prompts) == 4
     completions = engine.generate(prompts, max_new_tokens=200)
     assert [c.token_ids for c in completions] == greedy(folder, prompts, 200)
+
+
+@pytest.mark.parametrize("name", ["gpt2-shakespeare", "opt-shakespeare", "bloom-shakespeare", "capp-gpt"])
+def test_greedy_tokens_of_other_families_are_those_of_transformers(name: str, tmp_path: Path) -> None:
+    """Trained models, all golden prompts in one batch."""
+    if not (MODELS / name / "GOLDEN.json").is_file():
+        pytest.skip(f"there is no {name} here")
+    golden: list[dict[str, Any]] = json.loads((MODELS / name / "GOLDEN.json").read_text(encoding="utf-8"))
+    trtc.compile(MODELS / name, tmp_path / "engine", target="onnx", dtype="float32")
+    new = [one["greedy_new_ids"] for one in golden]
+    made = trtc.load(tmp_path / "engine").generate([one["prompt"] for one in golden], max_new_tokens=len(new[0]))
+    assert [c.prompt_token_ids for c in made] == [one["input_ids"] for one in golden]
+    assert [c.token_ids for c in made] == new
+
+
+def test_learned_positions_bound_the_sequence(tmp_path: Path) -> None:
+    folder = models.write(Case("gpt2-positions", model="GPT2", head="LMHeadModel"), tmp_path / "model")
+    with pytest.raises(TrtcError) as error:
+        trtc.compile(folder, tmp_path / "engine", target="onnx", max_seq_len=65)
+    assert str(error.value) == (
+        "error: max_seq_len is 65, but must not exceed 64, the positions that the model has learned"
+    )
 
 
 def greedy(folder: Path, prompts: list[list[int]], count: int) -> list[list[int]]:

@@ -118,6 +118,10 @@ def _limits(checkpoint: Checkpoint, batch: int, inputs: int, tokens: int) -> Lim
     for name, number in (("max_batch_size", batch), ("max_input_len", inputs), ("max_seq_len", tokens)):
         if number < 1:
             raise TrtcError(f"{name} is {number}, but must be at least 1")
+    positions = checkpoint.config.max_position_embeddings
+    if checkpoint.config.learned_positions and tokens > positions:
+        want = f"must not exceed {positions}, the positions that the model has learned"
+        raise TrtcError(f"max_seq_len is {tokens}, but {want}")
     if inputs > tokens:
         raise TrtcError(f"max_input_len is {inputs}, but must not exceed max_seq_len, {tokens}")
     return Limits(batch, inputs, tokens)

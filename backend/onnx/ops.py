@@ -32,6 +32,7 @@ class GroupQueryAttention(Op, name="onnxruntime.group_query_attention"):
         key_cache, value_cache: float[B, Hkv, M, D], updated in place where both results alias them.
         lengths: i32[B], keys of each sequence, new tokens included.
         cos, sin: float[P, R/2], by position, of qkv's dtype or wider; none for no rotation.
+        slopes: as of attention.
     Attributes:
         heads, kv_heads: Hq and Hkv.
         scale, window, softcap: as of attention.
@@ -48,6 +49,7 @@ class GroupQueryAttention(Op, name="onnxruntime.group_query_attention"):
     lengths: Value
     cos: Value | None = None
     sin: Value | None = None
+    slopes: Value | None = None
     heads: int = 1
     kv_heads: int = 1
     scale: float = 1.0
@@ -82,7 +84,10 @@ class GroupQueryAttention(Op, name="onnxruntime.group_query_attention"):
             cos, sin = (_cast(Gather(table, positions), self.qkv.dtype) for table in (self.cos, self.sin))
             q, k = (Rope(x, cos, sin, interleaved=self.interleaved) for x in (q, k))
         keys, values = KVCacheUpdate(self.key_cache, k, start), KVCacheUpdate(self.value_cache, v, start)
-        y = Attention(q, keys, values, self.lengths, scale=self.scale, window=self.window, softcap=self.softcap)
+        y = Attention(
+            q, keys, values, self.lengths, None, self.slopes,
+            scale=self.scale, window=self.window, softcap=self.softcap,
+        )   # fmt: skip
         return Reshape(Transpose(y, (0, 2, 1, 3)), (batch, tokens, self.heads * size)), keys, values
 
 

@@ -47,7 +47,7 @@ def group_query_attention(op: Attention) -> Mapping[Value, Value] | Skip | None:
     parts = [_flat(x) for x in (q.x, k.x, values.new)]
     assert op.lengths
     fused = GroupQueryAttention(
-        Concat(tuple(parts), 2), keys.cache, values.cache, op.lengths, q.cos, q.sin,
+        Concat(tuple(parts), 2), keys.cache, values.cache, op.lengths, q.cos, q.sin, op.slopes,
         heads=_int(op.q.shape[1]), kv_heads=_int(op.k.shape[1]),
         scale=op.scale, window=op.window, softcap=op.softcap, interleaved=q.interleaved,
     )   # fmt: skip

@@ -10,7 +10,7 @@ ALIGNED, WIDEST = 8, 256   # head sizes of fused kernels of 16-bit floats: multi
 
 def mask_attention(op: Attention) -> Value | None:
     """attention(window, or lengths and mask)  ->  attention(one mask): fused kernels take one mask and nothing else"""
-    if op.softcap or not (op.window or (op.mask and (op.causal or op.lengths))):
+    if op.softcap or op.slopes or not (op.window or (op.mask and (op.causal or op.lengths))):
         return None
     return Attention(op.q, op.k, op.v, None, op.visible(), scale=op.scale, causal=False)
 
@@ -33,5 +33,5 @@ def pad_heads(op: Attention) -> Value | None:
 def odd_heads(op: Attention) -> bool:
     """Whether heads have a size for which there would be a fused kernel, were it a multiple of eight."""
     head = op.q.shape[3]
-    fits = isinstance(head, int) and head <= WIDEST and head % ALIGNED > 0
+    fits = isinstance(head, int) and head <= WIDEST and head % ALIGNED > 0 and not op.slopes
     return fits and head == op.v.shape[3] and op.q.dtype.bits < 32

@@ -105,6 +105,8 @@ def _attention(op: Attention) -> str | None:
         return f"q is {op.q.dtype}, but must be {' or '.join(map(str, FLOATS))}"
     if op.softcap:
         return f"softcap is {op.softcap:g}, but must be 0"
+    if op.slopes:
+        return "its scores have slopes"
     if op.q.shape[3] != op.v.shape[3]:
         return f"q has head size {op.q.shape[3]}, but v has {op.v.shape[3]}"
     if odd_heads(op):

@@ -25,6 +25,7 @@ class Family:
         config: the decoder's config of a checkpoint's keys.
         names: for each role, the checkpoint's key, both less their last part; ``{n}`` stands for the layer. Where a
             weight is a part of a tensor, or made of several: what makes it (``frontend/merged.py``).
+        prefix: what keys begin with, unless the checkpoint is of the model without its head.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Family:
     features: str
     config: Callable[[Keys], DecoderConfig]
     names: Mapping[str, Entry]
+    prefix: str = ""
 
 
 def register(family: Family) -> None:

@@ -8,6 +8,7 @@ from trtc.ir.op import Array, Op, Value, require
 from trtc.ir.ops.elementwise import (
     Add,
     And,
+    Cast,
     Less,
     LessEqual,
     Maximum,
@@ -24,13 +25,14 @@ from trtc.ir.ops.leaves import Iota, SizeOf, scalar
 from trtc.ir.ops.linear import MatMul
 from trtc.ir.ops.reduce import Softmax
 from trtc.ir.ops.shape import Gather, Reshape, Transpose
-from trtc.ir.types import TensorType, bool_, i32
+from trtc.ir.types import DType, TensorType, bool_, f32, i32
 
 
 class Attention(Op, name="attention"):
     """Scaled dot-product attention of S new tokens over T keys, with grouped heads and sequences of any length.
 
-        y = softmax(cap(scale * q @ k.T) where visible, else -inf) @ v,   cap(x) = softcap * tanh(x / softcap)
+        y = softmax(cap(scale * q @ k.T) + slope * (j - p) where visible, else -inf) @ v
+        cap(x) = softcap * tanh(x / softcap)
 
     Token s of a sequence stands at position ``p = length - S + s`` and sees key j if ``j < length``, and ``j <= p``
     (causal), and ``j > p - window``, and mask. Every token must see one key at least.
@@ -41,6 +43,7 @@ class Attention(Op, name="attention"):
         v: float[B, Hkv, T, E].
         lengths: i32[B], keys of each sequence, new tokens included, in S..T; T where absent.
         mask: bool, broadcasts to [B, Hq, S, T], or none.
+        slopes: f32[Hq], by which a head's scores rise from each key to the next (ALiBi), or none.
     Attributes:
         scale: of the scores; 1/sqrt(D) in most models.
         causal: a token sees itself and what came before it.
@@ -49,7 +52,8 @@ class Attention(Op, name="attention"):
     Result:
         float[B, Hq, S, E], of q's dtype. Scores and softmax are taken in f32.
     Source:
-        Vaswani et al., 2017, arXiv:1706.03762; grouped heads: Ainslie et al., 2023, arXiv:2305.13245.
+        Vaswani et al., 2017, arXiv:1706.03762; grouped heads: Ainslie et al., 2023, arXiv:2305.13245; slopes: Press et
+        al., ALiBi, 2021, arXiv:2108.12409.
     """
 
     q: Value
@@ -57,6 +61,7 @@ class Attention(Op, name="attention"):
     v: Value
     lengths: Value | None = None
     mask: Value | None = None
+    slopes: Value | None = None
     scale: float = 1.0
     causal: bool = True
     window: int = 0
@@ -81,21 +86,29 @@ class Attention(Op, name="attention"):
             require(self.mask.dtype == bool_, f"mask is {self.mask.dtype}, but must be bool")
             fits = broadcast(self.mask.shape, scores) == scores
             require(fits, f"mask is {self.mask.type}, but must broadcast to {TensorType(bool_, scores)}")
+        if self.slopes:
+            require(self.slopes.type == f32[heads], f"slopes is {self.slopes.type}, but must be {f32[heads]}")
         return TensorType(dtype, (batch, heads, tokens, self.v.shape[3]))
 
-    def evaluate(self, q: Array, k: Array, v: Array, lengths: Array | None, mask: Array | None) -> Array:
+    def evaluate(
+        self, q: Array, k: Array, v: Array, lengths: Array | None, mask: Array | None, slopes: Array | None
+    ) -> Array:
         (batch, heads, tokens, head), (_, kv_heads, keys, out) = q.shape, v.shape
         grouped = wide(q).reshape(batch, kv_heads, heads // kv_heads, tokens, head)
-        scores = np.matmul(grouped, wide(k)[:, :, None].swapaxes(-1, -2)) * self.scale
+        scores: Array = np.matmul(grouped, wide(k)[:, :, None].swapaxes(-1, -2)) * self.scale
         if self.softcap:
             scores = np.tanh(scores / self.softcap) * self.softcap
-        seen = self._seen((batch, tokens, keys), lengths, mask)
-        scores = np.where(seen, scores.reshape(batch, heads, tokens, keys), -np.inf)
+        scores = scores.reshape(batch, heads, tokens, keys)
+        away, seen = self._seen((batch, tokens, keys), lengths)
+        if slopes is not None:
+            scores = scores + slopes[:, None, None] * away
+        scores = np.where(seen if mask is None else seen & mask, scores, -np.inf)
         weights = np.exp(scores - scores.max(-1, keepdims=True))
         weights = (weights / weights.sum(-1, keepdims=True)).reshape(batch, kv_heads, -1, tokens, keys)
         return np.matmul(weights, wide(v)[:, :, None]).reshape(batch, heads, tokens, out).astype(q.dtype)
 
-    def _seen(self, sizes: tuple[int, int, int], lengths: Array | None, mask: Array | None) -> Array:
+    def _seen(self, sizes: tuple[int, int, int], lengths: Array | None) -> tuple[Array, Array]:
+        """How far each key stands after each token, f32[B, 1, S, T]; whether the token sees it, but for the mask."""
         batch, tokens, keys = sizes
         length: Array = np.full(batch, keys) if lengths is None else lengths
         place: Array = (length[:, None] - tokens + np.arange(tokens))[:, None, :, None]
@@ -105,7 +118,7 @@ class Attention(Op, name="attention"):
             seen = seen & (key <= place)
         if self.window:
             seen = seen & (key > place - self.window)
-        return seen if mask is None else seen & mask
+        return (key - place).astype(np.float32), seen
 
     def decompose(self) -> Value:
         (batch, heads, tokens, head), (_, kv_heads, keys, out) = self.q.shape, self.v.shape
@@ -113,27 +126,27 @@ class Attention(Op, name="attention"):
         grouped = Reshape(self.q, (batch, kv_heads, heads // kv_heads, tokens, head))
         k = Reshape(Transpose(self.k, (0, 1, 3, 2)), (batch, kv_heads, 1, head, keys))
         scores = Reshape(MatMul(grouped, k), (batch, heads, tokens, keys))
-        scores = Mul(scores, scalar(self.scale, self.q.dtype))
+        if self.slopes:   # which grow with the distance, beyond what 16 bits hold exactly
+            scores = _cast(scores, f32)
+        scores = Mul(scores, scalar(self.scale, scores.dtype))
         if self.softcap:
             scores = soft_cap(scores, self.softcap)
+        if self.slopes:
+            away = Cast(Sub(Iota(keys), self._places()), f32)
+            scores = Add(scores, Mul(Reshape(self.slopes, (heads, 1, 1)), away))
         visible = self.visible()
         if visible:
             scores = Where(visible, scores, scalar(-np.inf, scores.dtype))
-        weights = Reshape(Softmax(scores, 3), (batch, kv_heads, heads // kv_heads, tokens, keys))
+        weights = Reshape(_cast(Softmax(scores, 3), self.q.dtype), (batch, kv_heads, heads // kv_heads, tokens, keys))
         y = MatMul(weights, Reshape(self.v, (batch, kv_heads, 1, keys, out)))
         return Reshape(y, (batch, heads, tokens, out))
 
     def visible(self) -> Value | None:
         """bool, broadcasts to [B, Hq, S, T]: which keys each token sees; None for all."""
-        batch, _, tokens, _ = self.q.shape
-        keys = self.k.shape[2]
-        key = Iota(keys)
-        length = self.lengths or Reshape(SizeOf(self.k, 2), (1,))
-        first = Sub(Reshape(length, (*length.shape, 1)), SizeOf(self.q, 2))
-        place = Reshape(Add(first, Iota(tokens)), (*length.shape, 1, tokens, 1))
+        key, place = Iota(self.k.shape[2]), self._places()
         conditions: list[Value] = [LessEqual(key, place)] if self.causal else []
         if self.lengths and not self.causal:   # a causal token sees nothing beyond the length
-            conditions.append(Less(key, Reshape(length, (batch, 1, 1, 1))))
+            conditions.append(Less(key, Reshape(self.lengths, (self.q.shape[0], 1, 1, 1))))
         if self.window:
             conditions.append(Less(Sub(place, scalar(self.window, i32)), key))
         if self.mask:
@@ -142,6 +155,17 @@ class Attention(Op, name="attention"):
         for condition in conditions[1:]:
             visible = And(visible, condition) if visible else condition
         return visible
+
+    def _places(self) -> Value:
+        """i32[B or 1, 1, S, 1], where each token stands."""
+        tokens = self.q.shape[2]
+        length = self.lengths or Reshape(SizeOf(self.k, 2), (1,))
+        first = Sub(Reshape(length, (*length.shape, 1)), SizeOf(self.q, 2))
+        return Reshape(Add(first, Iota(tokens)), (*length.shape, 1, tokens, 1))
+
+
+def _cast(x: Value, dtype: DType) -> Value:
+    return x if x.dtype == dtype else Cast(x, dtype)
 
 
 def soft_cap(scores: Value, cap: float) -> Value:

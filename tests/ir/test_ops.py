@@ -89,6 +89,7 @@ def attention(random: Random, dtype: DType) -> Op:
         Input("lengths", i32["B",]) if random.random() < 0.5 else None,
         Input("mask", TensorType(bool_, random.choice(((B, 1, S, keys), (heads, S, keys), (keys,)))))
         if random.random() < 0.3 else None,
+        Input("slopes", f32[heads]) if random.random() < 0.4 else None,
         scale=random.choice((0.25, 1.0, -0.5)),
         causal=causal,
         window=random.choice((0, 1, 3)) if causal else 0,
@@ -264,9 +265,11 @@ def test_attention_with_a_mask() -> None:
 
 
 def slow_attention(
-    q: Array, k: Array, v: Array, lengths: list[int], *, causal: bool, window: int, softcap: float, scale: float
-) -> Array:
+    q: Array, k: Array, v: Array, lengths: list[int], slopes: Array | None = None, *,
+    causal: bool, window: int, softcap: float, scale: float,
+) -> Array:   # fmt: skip
     """Attention one score at a time, as its docstring states it."""
+    rise = np.zeros(q.shape[1]) if slopes is None else slopes
     (batch, heads, tokens, _), kv_heads = q.shape, k.shape[1]
     y = np.zeros((*q.shape[:3], v.shape[3]))
     for b in range(batch):
@@ -278,7 +281,8 @@ def slow_attention(
                     if (causal and j > place) or (window and j <= place - window):
                         continue
                     score = scale * float(q[b, h, s].astype(np.float64) @ k[b, h // (heads // kv_heads), j])
-                    weights[j] = math.exp(softcap * math.tanh(score / softcap) if softcap else score)
+                    score = softcap * math.tanh(score / softcap) if softcap else score
+                    weights[j] = math.exp(score + float(rise[h]) * (j - place))
                 for j, weight in weights.items():
                     y[b, h, s] += weight / sum(weights.values()) * v[b, h // (heads // kv_heads), j]
     return y
@@ -293,6 +297,16 @@ def test_attention_one_score_at_a_time(lengths: list[int] | None, causal: bool, 
     given_lengths = None if lengths is None else np.array(lengths, np.int32)
     want = slow_attention(q, k, v, lengths or [7, 7], **options)
     np.testing.assert_allclose(evaluate(ops.Attention, q, k, v, given_lengths, **options), want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("softcap,window", [(0.0, 0), (2.0, 3)])
+@pytest.mark.parametrize("lengths", [[3, 7], [5, 6]])
+def test_attention_with_slopes_one_score_at_a_time(lengths: list[int], softcap: float, window: int) -> None:
+    q, k, v, slopes = floats(2, 4, 3, 8), floats(2, 2, 7, 8), floats(2, 2, 7, 5), floats(4)
+    options: dict[str, Any] = {"causal": True, "window": window, "softcap": softcap, "scale": 0.4}
+    want = slow_attention(q, k, v, lengths, slopes, **options)
+    got = evaluate(ops.Attention, q, k, v, np.array(lengths, np.int32), None, slopes, **options)
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
 
 
 def test_cache_update_one_token_at_a_time() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -13,9 +14,11 @@ from strategies import OURS, PIPELINES, graphs
 from trtc.ir.errors import PassError
 from trtc.ir.graph import Graph
 from trtc.ir.op import Value
-from trtc.ir.ops import Attention, Concat, RMSNorm, Slice, SwiGLU
+from trtc.ir.ops import Attention, Concat, Neg, RMSNorm, Slice, SwiGLU
 from trtc.passes import Pipeline, canonicalize, fuse_attention, fuse_rms_norm, fuse_swiglu
+from trtc.passes.attention_bias import read_slopes
 from trtc.passes.observe import Check
+from trtc.passes.rewrite import Skip
 
 RETYPED = ("widen", "specialize")   # widen makes narrow outputs wide, specialize makes sizes numbers: on purpose
 
@@ -94,6 +97,16 @@ def test_an_ignored_eps_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", ["scale", "causal", "window", "softcap"])
 def test_an_ignored_attribute_of_attention_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fuse_attention, "Attention", without(name))
+    assert finds("fuse-attention")
+
+
+def negative(*given: Any) -> Value | Skip:
+    slopes = read_slopes(*given)
+    return slopes if isinstance(slopes, Skip) else Neg(slopes)
+
+
+def test_wrong_slopes_of_attention_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fuse_attention, "read_slopes", negative)
     assert finds("fuse-attention")
 
 

@@ -33,14 +33,19 @@ CALLS = {   # sizes, and the tokens in each sequence's cache
 }
 
 
-def kernel(heads: int, kv_heads: int, size: int, turned: int = 0, **attributes: Any) -> Graph:
+def kernel(
+    heads: int, kv_heads: int, size: int, turned: int = 0, *, slopes: bool = False, **attributes: Any
+) -> Graph:
     types = {
         "qkv": f32["B", "S", (heads + 2 * kv_heads) * size], "key": f32["B", kv_heads, "M", size],
         "value": f32["B", kv_heads, "M", size], "lengths": i32["B"],
         **({"cos": f32[16, turned // 2], "sin": f32[16, turned // 2]} if turned else {}),
+        **({"slopes": f32[heads]} if slopes else {}),
     }   # fmt: skip
     inputs = tuple(o.Input(key, of) for key, of in types.items())
-    op = GroupQueryAttention(*inputs, heads=heads, kv_heads=kv_heads, **attributes)
+    given: dict[str, Any] = {"key_cache": inputs[1], "value_cache": inputs[2], **{i.key: i for i in inputs}}
+    operands = {f.name: given[f.name] for f in GroupQueryAttention.fields if f.name in given}
+    op = GroupQueryAttention(**operands, heads=heads, kv_heads=kv_heads, **attributes)
     key, value = op.results[1:]
     return Graph("kernel", inputs, {"y": op, "key": key, "value": value}, BOUNDS)
 
@@ -49,7 +54,8 @@ def kernel(heads: int, kv_heads: int, size: int, turned: int = 0, **attributes: 
 @pytest.mark.parametrize(
     "attributes",
     [{}, {"scale": 0.3}, {"scale": 0.3, "window": 3}, {"window": 3}, {"scale": 0.3, "softcap": 2.0},
-     {"softcap": 1.0, "window": 2}, {"scale": 0.5, "interleaved": True}],
+     {"softcap": 1.0, "window": 2}, {"scale": 0.5, "interleaved": True}, {"slopes": True},
+     {"slopes": True, "scale": 0.3, "window": 3}, {"slopes": True, "softcap": 2.0}, {"slopes": True, "flash": False}],
     ids=str,
 )   # fmt: skip
 @pytest.mark.parametrize(
@@ -95,6 +101,7 @@ class Plain:
     starts: str = "one"
     caches: str = "inputs"
     rope: str = "q and k"
+    slopes: bool = False
     turned: int = 16
     dtype: Any = f32
     inputs: dict[str, o.Input] = field(default_factory=dict[str, o.Input], compare=False)
@@ -113,7 +120,8 @@ class Plain:
         keys, values = o.KVCacheUpdate(held["k"], k, past), o.KVCacheUpdate(held["v"], v, other)
         lengths = o.Add(past, o.SizeOf(q, 2)) if self.lengths == "past + new" else self.input("lengths", i32["B"])
         mask = self.input("mask", bool_["B", 1, "S", "M"]) if self.mask else None
-        y = o.Attention(q, keys, values, lengths, mask, scale=0.25, causal=self.causal)
+        slopes = o.Constant((1.0, 0.5, 0.25, 0.125), f32[4]) if self.slopes else None
+        y = o.Attention(q, keys, values, lengths, mask, slopes, scale=0.25, causal=self.causal)
         outputs: dict[str, Value] = {"y": y, "k_cache": keys, "v_cache": values}
         return Graph("layer", tuple(self.inputs.values()), outputs, BOUNDS)
 
@@ -156,7 +164,12 @@ PLUGINS = Pipeline.parse("rewrite-plugins{target=onnx},legalize{target=onnx},can
         (Plain(rope="q"), True, False, ""),
         (Plain(rope="v too"), True, True, ""),
         (Plain(size=24), True, False, ""),
+        (Plain(slopes=True), True, True, ""),
+        (Plain(slopes=True, dtype=f16, rope="none"), True, False, ""),
         (Plain(size=20), False, False, (
+            "head size is 20, but must be a multiple of 8, and the same for keys and values"
+        )),
+        (Plain(size=20, slopes=True), False, False, (
             "head size is 20, but must be a multiple of 8, and the same for keys and values"
         )),
         (Plain(mask=True), False, False, "it is not causal, or has a mask besides"),

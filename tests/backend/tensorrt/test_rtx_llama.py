@@ -30,13 +30,23 @@ def test_other_families_agree_with_transformers(name: str, tmp_path: Path) -> No
     agree(FAMILY_CASES[name], "float16", tmp_path)
 
 
-def agree(case: Case, dtype: str, tmp_path: Path) -> None:
-    """Assert that the plan is built with attention in one kernel, and that its network gives transformers' logits."""
+@pytest.mark.parametrize("name", ["gpt2", "opt-projected-after", "falcon-40b-untied", "phi", "nemotron-gqa"])
+def test_families_before_llama_agree_with_transformers(name: str, tmp_path: Path) -> None:
+    agree(FAMILY_CASES[name], "float16", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["bloom", "mpt-6-heads-clipped-scaled"])
+def test_families_with_slopes_agree_with_transformers(name: str, tmp_path: Path) -> None:
+    agree(FAMILY_CASES[name], "float16", tmp_path, fused=False)
+
+
+def agree(case: Case, dtype: str, tmp_path: Path, *, fused: bool = True) -> None:
+    """Assert that the plan is built, with attention in one kernel, and that its network gives transformers' logits."""
     folder = checkpoint(case.name)
     model = read_model(folder, dtype=dtype, **LIMITS)
     graph, source = plan(model, target="tensorrt-rtx").graph, model.checkpoint.source
     built, _ = build_plan(graph, source, tmp_path / "engine")
-    assert any("_mha_" in name for name in kernels(built))
+    assert any("_mha_" in name for name in kernels(built)) or not fused
     network = network_of(graph, source, rounds=False)
     batch = {"B": len(case.lengths)}
     stored = [i for i in graph.inputs if i.key.endswith("_cache")]

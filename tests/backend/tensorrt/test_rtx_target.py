@@ -19,6 +19,7 @@ TABLE, BYTES = Input("table", f16[9, 4]), Input("bytes", i8["B", 4])
 REFUSED: list[tuple[Op, str]] = [
     (Attention(Q, K, V, softcap=30.0), "softcap is 30, but must be 0"),
     (Attention(Q, K, V, window=8), "window is 8, but must be 0"),
+    (Attention(Q, K, V, slopes=Input("slopes", f32[4])), "its scores have slopes"),
     (Attention(Q, K, V, LENGTHS, MASK, causal=False), "a mask stands beside causal or lengths"),
     (Attention(ODD, ODD, ODD), "q has 16-bit heads of 20, but must have a multiple of 8"),
     (Attention(Q, K, Input("w", f16["B", 2, 32, 32])), "q has head size 64, but v has 32"),
@@ -50,6 +51,7 @@ def test_masks_of_all_kinds_become_one() -> None:
         assert isinstance(made, Attention) and tensorrt_rtx("").refuses(made) is None and rule(made) is None
     assert rule(Attention(Q, K, V, LENGTHS)) is None
     assert rule(Attention(Q, K, V, softcap=1.0, window=8)) is None
+    assert rule(Attention(Q, K, V, slopes=Input("slopes", f32[4]), window=8)) is None
 
 
 HEADS = [(f16, 20, 24), (bf16, 6, 8), (f16, 64, 0), (f16, 300, 0), (f32, 20, 0)]
