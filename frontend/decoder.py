@@ -9,6 +9,8 @@ import numpy as np
 from trtc.frontend.attention import B, M, S, Step, attention, visible
 from trtc.frontend.config import DecoderConfig
 from trtc.frontend.layers import Lookup, cast, mlp, norm, times
+from trtc.frontend.mla import latent_attention
+from trtc.frontend.moe import mixture
 from trtc.frontend.rope import angles
 from trtc.ir.graph import Graph
 from trtc.ir.op import Value, at
@@ -49,8 +51,8 @@ def build_decoder(
     inputs, outputs = [ids, lengths, past], dict[str, Value]()
     for n in range(config.num_hidden_layers):
         caches = [
-            Input(f"layers.{n}.{kind}_cache", TensorType(dtype, (B, config.num_key_value_heads, M, config.head_dim)))
-            for kind in ("key", "value")
+            Input(f"layers.{n}.{kind}_cache", TensorType(dtype, (B, config.num_key_value_heads, M, size)))
+            for kind, size in (("key", config.head_dim), ("value", config.value_head_dim))
         ]
         x, updated = _layer(config, weights, n, x, caches, step)
         inputs += caches
@@ -69,9 +71,13 @@ def _step(config: DecoderConfig, limits: Limits, dtype: DType, lengths: Value, p
     with at("transformer.positions"):
         positions = Add(Reshape(past, (B, 1)), Iota(S))
     with at("transformer.rope"):
-        turned = angles(config.rope, positions, Add(past, lengths), limits.max_seq_len, dtype)
+        totals = Add(past, lengths)
+        turned, local = (
+            angles(rope, positions, totals, limits.max_seq_len, dtype)
+            for rope in (config.rope, config.local_rope or config.rope)
+        )
     with at("transformer.mask"):
-        return Step(past, {window: visible(positions, window) for window in {*config.windows, 0}}, turned)
+        return Step(past, {window: visible(positions, window) for window in {*config.windows, 0}}, turned, local)
 
 
 def _layer(
@@ -84,9 +90,11 @@ def _layer(
         return norm(config, weights, f"{name}.{place}", x) if place else x
 
     read = normal(before, x)
-    attended, updated = attention(config, weights, f"{name}.attention", read, caches, step, window)
+    attend = latent_attention if config.mla else attention
+    attended, updated = attend(config, weights, f"{name}.attention", read, caches, step, window)
     x = _plus(config, f"{name}.attention.residual", x, normal(after, attended))
-    fed = mlp(config, weights, f"{name}.mlp", read if config.parallel_residual else normal(before_mlp, x))
+    feed = mixture if config.moe and n in config.moe.layers else mlp
+    fed = feed(config, weights, f"{name}.mlp", read if config.parallel_residual else normal(before_mlp, x))
     return _plus(config, f"{name}.mlp.residual", x, normal(after_mlp, fed)), updated
 
 

@@ -49,8 +49,9 @@ def open_huggingface(folder: Path) -> Checkpoint:
             "help: save the model without quantization",
         )
     config = family.config(Keys(raw, "config.json"))
+    source = open_weights(folder)
     return Checkpoint(
-        folder, "huggingface", raw, config, open_weights(folder), named(family.names, config),
+        folder, "huggingface", raw, config, source, named(family.names, config, source),
         lambda: _generation(folder, raw),
     )   # fmt: skip
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from published import THEIRS, republish
 
 from trtc.frontend.sources.mapped import MappedSource
 from trtc.ir.graph import Graph
@@ -40,7 +41,8 @@ class Case:
         old: config.json in the style before transformers 5: rope_theta, rope_scaling and torch_dtype at the top.
         shard: the size of one safetensors file at most, or one file for all.
         lengths: of the prompts of the ragged batch.
-        model: transformers' class is ``<model>ForCausalLM``.
+        model: transformers' class is ``<model>ForCausalLM``, or one that ends with Generation.
+        published: the architecture whose keys and names the checkpoint has (published.py), if not transformers'.
     """
 
     name: str
@@ -50,12 +52,26 @@ class Case:
     shard: str = ""
     lengths: tuple[int, ...] = (7, 1, 4)
     model: str = "Llama"
+    published: str = ""
+
+    @property
+    def transformers(self) -> str:
+        return self.model if self.model.endswith("Generation") else f"{self.model}ForCausalLM"
+
+    @property
+    def architecture(self) -> str:
+        return self.published or self.transformers
 
 
 SMALLEST: dict[str, Any] = {
     "vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 4, "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "tie_word_embeddings": False,
     "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": None,
+}   # fmt: skip
+
+SMALLEST_EYE: dict[str, Any] = {
+    "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "image_size": 8,
+    "patch_size": 4,
 }   # fmt: skip
 
 
@@ -127,8 +143,12 @@ def checkpoint(name: str) -> Path:
 
 def write(case: Case, folder: Path, seed: int = 0) -> Path:
     """Save the model in ``folder``, and return it."""
-    config = getattr(transformers, f"{case.model}Config")(**copy.deepcopy({**SMALLEST, **case.config}))
-    model = getattr(transformers, f"{case.model}ForCausalLM")(config)
+    kind = getattr(transformers, case.transformers)
+    values = copy.deepcopy({**SMALLEST, **case.config})
+    if "text_config" in kind.config_class.sub_configs:
+        tied = values["tie_word_embeddings"]
+        values = {"text_config": values, "vision_config": SMALLEST_EYE, "tie_word_embeddings": tied}
+    model = kind(kind.config_class(**values))
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in model.named_parameters():
         tensor.data = _random(name, tensor.shape, generator)
@@ -138,6 +158,8 @@ def write(case: Case, folder: Path, seed: int = 0) -> Path:
     model.to(DTYPES[case.dtype]).save_pretrained(folder, **shard)
     if case.old:
         _rewrite_config(folder / "config.json")
+    if case.published:
+        republish(folder, case.published)
     return folder
 
 
@@ -150,7 +172,7 @@ def _random(name: str, shape: tuple[int, ...], generator: Any) -> Any:
         return noise / 2
     if "embed" in name or "lm_head" in name:   # where they are tied, the embedding makes the logits
         return noise / 2 / shape[1] ** 0.5
-    return noise * (2 if "q_proj" in name or "k_proj" in name else 1) / shape[1] ** 0.5
+    return noise * (2 if "q_proj" in name or "k_proj" in name else 1) / shape[-1] ** 0.5
 
 
 def _rewrite_config(file: Path) -> None:
@@ -194,13 +216,14 @@ def fresh_reference(folder: Path, case: Case, dtype: str) -> list[Floats]:
 
 def load(folder: Path, dtype: str = "float32") -> Any:
     """transformers' model of a checkpoint, weights rounded to ``dtype``, arithmetic in f32."""
+    folder = folder / THEIRS if (folder / THEIRS).exists() else folder
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     return model.to(DTYPES[dtype]).float().eval()
 
 
 def _decode(model: Any, ids: Ints, prompt: int) -> Floats:
-    rotary = model.model.rotary_emb
-    model.model.rotary_emb = type(rotary)(model.config)   # dynamic scaling remembers the longest sequence it has seen
+    text = getattr(model.model, "language_model", model.model)   # of a model of images, too
+    text.rotary_emb = type(text.rotary_emb)(text.config)   # dynamic scaling remembers the longest sequence it has seen
     past, rows = None, list[Floats]()
     with torch.no_grad():
         for part in (ids[:prompt], *ids[prompt:].reshape(-1, 1)):

@@ -7,6 +7,7 @@ from trtc.ir.ops import (
     Add,
     Attention,
     Cast,
+    Experts,
     Gather,
     Iota,
     KVCacheUpdate,
@@ -142,3 +143,27 @@ class Split(Op, name="onnxruntime.split"):
     def decompose(self) -> tuple[Value, ...]:
         starts = [sum(self.parts[:i]) for i in range(len(self.parts))]
         return tuple(Slice(self.x, self.axis, s, n) for s, n in zip(starts, self.parts, strict=True))
+
+
+class MoE(Op, name="onnxruntime.moe"):
+    """``experts``, each computed for its own tokens only, with the rows of fc and gate in turns.
+
+    Operands:
+        x, chosen, shares, proj: as of experts.
+        fc_gate: float[E, 2 * I, H], a row of fc, then one of gate, and so on.
+    """
+
+    x: Value
+    chosen: Value
+    shares: Value
+    fc_gate: Value
+    proj: Value
+
+    def infer(self) -> TensorType:
+        return self.decompose().type
+
+    def decompose(self) -> Value:
+        experts, hidden, width = self.proj.shape
+        paired = Reshape(self.fc_gate, (experts, width, 2, hidden))
+        fc, gate = (Reshape(Slice(paired, 2, i, 1), (experts, width, hidden)) for i in (0, 1))
+        return Experts(self.x, self.chosen, self.shares, fc, gate, self.proj)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from trtc.backend.onnx.ops import GroupQueryAttention, SkipRMSNorm, Split
+from trtc.backend.onnx.ops import GroupQueryAttention, MoE, SkipRMSNorm, Split
 from trtc.ir.graph import Graph
 from trtc.ir.op import Value
 from trtc.ir.ops import (
@@ -14,6 +14,7 @@ from trtc.ir.ops import (
     Attention,
     Cast,
     Concat,
+    Experts,
     Gather,
     Input,
     Iota,
@@ -169,6 +170,13 @@ def _scaled(weight: Value, rows: int, scale: float) -> Value:
     return Concat((first, Slice(weight, 0, rows, rest)), 0)
 
 
+def moe(op: Experts) -> Value:
+    """experts(fc, gate)  ->  moe(the rows of fc and gate in turns)"""
+    experts, width, hidden = op.fc.shape
+    paired = Concat(tuple(Reshape(x, (experts, width, 1, hidden)) for x in (op.fc, op.gate)), 2)
+    return MoE(op.x, op.chosen, op.shares, Reshape(paired, (experts, 2 * width, hidden)), op.proj)
+
+
 def split(op: Slice, graph: Graph) -> Mapping[Value, Value] | None:
     """slice(x, first part), slice(x, the rest)  ->  split(x): one kernel for all parts"""
     if op.start or graph.is_constant(op):
@@ -183,4 +191,4 @@ def split(op: Slice, graph: Graph) -> Mapping[Value, Value] | None:
     return dict(zip(parts, Split(op.x, op.axis, tuple(p.size for p in parts)).results, strict=True))
 
 
-STAGES = ((group_query_attention, norm_before_last_token, skip_rms_norm), (fold_scale, split))
+STAGES = ((group_query_attention, norm_before_last_token, skip_rms_norm, moe), (fold_scale, split))

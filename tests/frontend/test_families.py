@@ -8,6 +8,7 @@ import models
 import numpy as np
 import pytest
 from family_cases import FAMILY_CASES
+from family_cases_new import FAMILY_CASES_NEW
 from models import LIMITS, Case
 
 import trtc
@@ -19,7 +20,8 @@ from trtc.passes import Pipeline
 
 # As in test_llama.py: the oracle rounds the weights and computes in f32, as the engines do; only sums differ in order.
 CLOSE = 5e-5
-every_case = pytest.mark.parametrize("case", FAMILY_CASES.values(), ids=FAMILY_CASES.keys())
+EVERY = {**FAMILY_CASES, **FAMILY_CASES_NEW}
+every_case = pytest.mark.parametrize("case", EVERY.values(), ids=EVERY.keys())
 
 
 def expected(case: Case, dtype: str) -> models.Floats:
@@ -57,6 +59,6 @@ def test_every_layer_is_one_attention(case: Case) -> None:
 
 
 def test_every_family_is_tested_twice_at_least() -> None:
-    tested = [f"{case.model}ForCausalLM" for case in FAMILY_CASES.values()]
+    tested = [case.architecture for case in EVERY.values()]
     assert set(tested) == set(FAMILIES) - {"LlamaForCausalLM"}   # test_llama.py
     assert all(tested.count(architecture) >= 2 for architecture in tested)
