@@ -78,6 +78,14 @@ class Keys:
             raise self.wrong(key, cast("object", value), f"a list of {count} numbers above 0")
         return tuple(map(float, numbers))
 
+    def integers(self, key: str) -> tuple[int, ...]:
+        """A list of whole numbers, >= 0; empty where there is none."""
+        value: Any = self.values.get(key)
+        numbers = cast("list[Any]", value) if isinstance(value, list) else []
+        if (value is not None and not isinstance(value, list)) or any(type(n) is not int or n < 0 for n in numbers):
+            raise self.wrong(key, cast("object", value), "a list of whole numbers")
+        return tuple(numbers)
+
     def section(self, *names: str) -> Keys | None:
         """The object under the first of these keys that is there, not null and not empty."""
         for name in names:

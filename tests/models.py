@@ -42,6 +42,7 @@ class Case:
         shard: the size of one safetensors file at most, or one file for all.
         lengths: of the prompts of the ragged batch.
         model: transformers' class is ``<model>ForCausalLM``, or one that ends with Generation.
+        stacked: experts are saved in one tensor, as transformers 5 holds them, instead of one by one.
         published: the architecture whose keys and names the checkpoint has (published.py), if not transformers'.
     """
 
@@ -53,6 +54,7 @@ class Case:
     lengths: tuple[int, ...] = (7, 1, 4)
     model: str = "Llama"
     published: str = ""
+    stacked: bool = False
 
     @property
     def transformers(self) -> str:
@@ -155,7 +157,7 @@ def write(case: Case, folder: Path, seed: int = 0) -> Path:
         if "norm" in name and case.model.startswith("Gemma"):   # adds the 1 itself
             tensor.data -= 1
     shard = {"max_shard_size": case.shard} if case.shard else {}
-    model.to(DTYPES[case.dtype]).save_pretrained(folder, **shard)
+    model.to(DTYPES[case.dtype]).save_pretrained(folder, **shard, save_original_format=not case.stacked)
     if case.old:
         _rewrite_config(folder / "config.json")
     if case.published:
