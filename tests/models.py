@@ -156,6 +156,9 @@ def write(case: Case, folder: Path, seed: int = 0) -> Path:
         tensor.data = _random(name, tensor.shape, generator)
         if "norm" in name and case.model.startswith("Gemma"):   # adds the 1 itself
             tensor.data -= 1
+    for name, tensor in model.named_buffers():
+        if name.endswith("e_score_correction_bias"):
+            tensor.data = torch.randn(tensor.shape, generator=generator) / 4
     shard = {"max_shard_size": case.shard} if case.shard else {}
     model.to(DTYPES[case.dtype]).save_pretrained(folder, **shard, save_original_format=not case.stacked)
     if case.old:
