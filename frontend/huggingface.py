@@ -9,14 +9,12 @@ from typing import Any, cast
 
 from trtc.errors import TrtcError
 from trtc.frontend.checkpoint import FORMATS, Checkpoint, Format, holds, read_json
-from trtc.frontend.config import DecoderConfig, Keys
-from trtc.frontend.families import Family, family_of
+from trtc.frontend.config import Keys
+from trtc.frontend.families import family_of
 from trtc.frontend.sources.mapped import MappedSource
 from trtc.frontend.sources.safetensors import SafetensorsSource
 from trtc.frontend.sources.torch_zip import TorchSource
-from trtc.frontend.weights import Expression, Fetch, named
-from trtc.ir.op import Value
-from trtc.ir.ops import Weight
+from trtc.frontend.weights import named
 
 
 @dataclass(frozen=True)
@@ -51,28 +49,15 @@ def open_huggingface(folder: Path) -> Checkpoint:
             "help: save the model without quantization",
         )
     config, source = family.config(Keys(raw, "config.json")), open_weights(folder)
+    headless = not any(key.startswith(family.prefix) for key in source)   # saved without lm_head, and its prefix
     return Checkpoint(
-        folder, "huggingface", raw, config, source, _expression(family, config, source),
+        folder, "huggingface", raw, config, source,
+        named(family.names, config, source, strip=family.prefix if headless else ""),
         lambda: _generation(folder, raw),
     )   # fmt: skip
 
 
 FORMATS["huggingface"] = Format("config.json", holds("config.json"), open_huggingface)
-
-
-def _expression(family: Family, config: DecoderConfig, source: MappedSource) -> Expression:
-    """Weights by the family's names, as the source spells them: those of the model without its head have no prefix."""
-    whole = named(family.names, config)
-    if any(key.startswith(family.prefix) for key in source):
-        return whole
-
-    def headless(role: str, shape: tuple[int, ...], fetch: Fetch) -> Value:
-        def stripped(key: str, *sizes: int) -> Weight:
-            return fetch(key.removeprefix(family.prefix), *sizes)
-
-        return whole(role, shape, stripped)
-
-    return headless
 
 
 def _architecture(raw: dict[str, Any]) -> str:

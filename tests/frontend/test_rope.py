@@ -143,7 +143,7 @@ def test_where_the_keys_may_stand(config: dict[str, Any], kind: str, theta: floa
     ("rope", "dim", "message"),
     [
         ({"rope_type": "yarm"}, 8, (
-            'rope_parameters.rope_type is "yarm", but must be one of default, linear, dynamic, llama3, yarn\n'
+            'rope_parameters.rope_type is "yarm", but must be one of default, linear, dynamic, llama3, yarn, longrope\n'
             "  = help: did you mean `yarn`?"
         )),
         ({"type": 3}, 8, "rope_parameters.type is 3, but must be a string"),
