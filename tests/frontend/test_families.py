@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from importlib import import_module
 from pathlib import Path
 
 import models
@@ -54,6 +56,19 @@ def test_every_layer_is_one_attention(case: Case) -> None:
     if config.head_dim % 8 == 0:   # what ONNX Runtime's kernel takes
         kernels = [op for op in plan(model, target="onnx").graph.ops if isinstance(op, GroupQueryAttention)]
         assert [op.window for op in kernels] == [*windows]
+
+
+@pytest.mark.parametrize(("name", "prefix"), [("gpt2", "transformer."), ("bloom", "transformer."), ("opt", "model.")])
+def test_checkpoints_of_the_model_without_its_head(name: str, prefix: str, tmp_path: Path) -> None:
+    """As GPT-2, BLOOM and the first OPT are published: keys have no prefix, and the head is the embedding."""
+    folder = shutil.copytree(models.checkpoint(name), tmp_path / "model")
+    file, torch = folder / "model.safetensors", import_module("safetensors.torch")
+    bare = {key.removeprefix(prefix): tensor for key, tensor in torch.load_file(file).items()}
+    assert not any(key.startswith(prefix) for key in bare)
+    torch.save_file(bare, file)
+    model, case = read_model(folder, dtype="float32", **LIMITS), FAMILY_CASES[name]
+    got = models.graph_logits(model.graph, model.checkpoint.source, case)
+    np.testing.assert_allclose(got, expected(case, "float32"), rtol=0, atol=CLOSE)
 
 
 def test_every_family_is_tested_twice_at_least() -> None:
