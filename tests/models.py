@@ -204,8 +204,8 @@ def load(folder: Path, dtype: str = "float32") -> Any:
     if model.config.model_type == "mpt":   # transformers 5 can take alibi_bias_max, but does not pass it
         build, greatest = model.transformer.build_mpt_alibi_tensor, model.config.attn_config.alibi_bias_max
         model.transformer.build_mpt_alibi_tensor = partial(build, alibi_bias_max=greatest)
-    for weight in model.parameters():   # not what it computes on its own, such as angles
-        weight.data = weight.data.to(DTYPES[dtype]).float()
+    for weight in model.state_dict().values():   # not what it computes on its own, such as GPT-J's angles
+        weight.copy_(weight.to(DTYPES[dtype]).float())
     return model.eval()
 
 

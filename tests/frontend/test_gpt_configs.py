@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import models
 import pytest
+from family_cases import FAMILY_CASES
+from gpt_cases import GPT_CASES
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from trtc.compiler import read_model
 from trtc.errors import TrtcError
 from trtc.frontend import FAMILIES
 from trtc.frontend.config import DecoderConfig, Keys
@@ -38,6 +45,9 @@ ERRORS: list[tuple[str, dict[str, Any], str]] = [
     ("GPTBigCodeForCausalLM", {"multi_query": "no"}, 'multi_query is "no", but must be true or false'),
     ("OPTForCausalLM", {"word_embed_proj_dim": 0}, "word_embed_proj_dim is 0, but must be at least 1"),
     ("OPTForCausalLM", {"do_layer_norm_before": 0}, "do_layer_norm_before is 0, but must be true or false"),
+    ("BloomForCausalLM", {"hidden_size": 1 << 40, "n_head": 1 << 40}, (
+        "n_head is 1099511627776, but must be at most 65536"
+    )),
     ("BloomForCausalLM", {"n_layer": 0}, "n_layer is 0, but must be at least 1"),
     ("BloomForCausalLM", {"num_attention_heads": 3}, (
         "num_attention_heads is 3, but must be a divisor of hidden_size, 32"
@@ -140,3 +150,25 @@ def test_which_baichuan_a_config_is_of(keys: dict[str, Any], slopes: bool, norma
     made = config("BaichuanForCausalLM", intermediate_size=8, **keys)
     assert (bool(made.alibi_slopes), made.rope.dim == 0, made.normal_head) == (slopes, slopes, normal)
     assert made.max_position_embeddings == 4096
+
+
+ODD = (None, -1, 0, 1, 2, 3, 64, 1 << 40, 1e300, 0.3, "", "gelu", "x" * 99, True, False, [], {}, [1], {"alibi": 1})
+
+
+@settings(max_examples=150, deadline=None, derandomize=True, database=None)
+@given(st.sampled_from(GPT_CASES), st.data())
+def test_mutated_configs_end_in_an_error_of_ours_or_a_graph(case: models.Case, data: st.DataObject) -> None:
+    assert case.name in FAMILY_CASES
+    folder = models.checkpoint(case.name)
+    file = folder / "config.json"
+    text = file.read_text()
+    config = json.loads(text)
+    for key in data.draw(st.lists(st.sampled_from(sorted(config)), min_size=1, max_size=3)):
+        config[key] = data.draw(st.sampled_from(ODD))
+    try:
+        file.write_text(json.dumps(config))
+        read_model(folder, **models.LIMITS)
+    except TrtcError:
+        pass
+    finally:
+        file.write_text(text)
