@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
+from trtc.frontend.config import Keys
 from trtc.ir.op import Value
 from trtc.ir.ops import Cast, Constant, Iota, Mul, Reshape, Sub
 from trtc.ir.types import DType, Size, TensorType, f32
+
+MOST = 1 << 16   # heads, far beyond any model
+
+
+def few_heads(keys: Keys, key: str, heads: int) -> int:
+    """The number of heads, if it is one that there can be slopes for."""
+    if heads > MOST:
+        raise keys.wrong(key, heads, f"at most {MOST}")
+    return heads
 
 
 def alibi_slopes(heads: int) -> tuple[float, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from trtc.frontend.alibi import alibi_slopes
+from trtc.frontend.alibi import alibi_slopes, few_heads
 from trtc.frontend.config import DecoderConfig, Keys
 from trtc.frontend.families.base import Family, register
 from trtc.frontend.families.gpt import NO_ROPE
@@ -34,7 +34,7 @@ def baichuan_config(keys: Keys) -> DecoderConfig:
         config = replace(
             config,
             rope=NO_ROPE,
-            alibi_slopes=alibi_slopes(config.num_attention_heads),
+            alibi_slopes=alibi_slopes(few_heads(keys, "num_attention_heads", config.num_attention_heads)),
             max_position_embeddings=keys.positive("model_max_length"),
         )
     return replace(config, architecture="BaichuanForCausalLM", normal_head="z_loss_weight" in keys.values)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from trtc.frontend.alibi import alibi_slopes
+from trtc.frontend.alibi import alibi_slopes, few_heads
 from trtc.frontend.config import DecoderConfig, Keys
 from trtc.frontend.families.base import Family, register
 from trtc.frontend.families.gpt import gpt_config
@@ -29,7 +29,7 @@ def bloom_config(keys: Keys) -> DecoderConfig:
         hidden_act="gelu_pytorch_tanh",
         intermediate_size=4 * config.hidden_size,
         embedding_norm=True,
-        alibi_slopes=alibi_slopes(config.num_attention_heads),
+        alibi_slopes=alibi_slopes(few_heads(keys, spelt["num_attention_heads"], config.num_attention_heads)),
         residual_of_norm=keys.get(bool, "apply_residual_connection_post_layernorm", default=False),
     )
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ml_dtypes import bfloat16
 
-from trtc.frontend.alibi import alibi_slopes
+from trtc.frontend.alibi import alibi_slopes, few_heads
 from trtc.frontend.config import DecoderConfig, Keys
 from trtc.frontend.families.base import Family, register
 from trtc.frontend.families.gpt import NO_ROPE, gpt_config
@@ -33,7 +33,7 @@ def falcon_config(keys: Keys) -> DecoderConfig:
         architecture="FalconForCausalLM",
         num_key_value_heads=_key_heads(keys, config.num_attention_heads, new),
         rope=NO_ROPE if alibi else read_rope(keys, config.head_dim, config.max_position_embeddings),
-        alibi_slopes=_slopes(config) if alibi else (),
+        alibi_slopes=_slopes(keys, config) if alibi else (),
         parallel_residual=beside,
         parallel_norms=_norms(keys) if new else 1,
         qkv_bias=bias,
@@ -58,10 +58,11 @@ def _norms(keys: Keys) -> int:
     return number
 
 
-def _slopes(config: DecoderConfig) -> tuple[float, ...]:
+def _slopes(keys: Keys, config: DecoderConfig) -> tuple[float, ...]:
     """Slopes as Falcon was trained with: rounded to bf16, and scaled together with the scores."""
     scale = 1 / math.sqrt(config.head_dim)
-    return tuple(float(bfloat16(slope)) * scale for slope in alibi_slopes(config.num_attention_heads))
+    heads = few_heads(keys, "num_attention_heads", config.num_attention_heads)
+    return tuple(float(bfloat16(slope)) * scale for slope in alibi_slopes(heads))
 
 
 def _first_norm(wanted: Wanted) -> Value:

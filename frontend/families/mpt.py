@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from trtc.frontend.alibi import mpt_slopes
+from trtc.frontend.alibi import few_heads, mpt_slopes
 from trtc.frontend.config import DecoderConfig, Keys
 from trtc.frontend.families.base import Family, register
 from trtc.frontend.families.gpt import gpt_config
@@ -25,6 +25,7 @@ def mpt_config(keys: Keys) -> DecoderConfig:
     config = gpt_config(keys, SPELT)
     inner = keys.section("attn_config") or Keys({}, keys.file)
     _refuse(keys, inner)
+    heads = few_heads(keys, "n_heads", config.num_attention_heads)
     scale = None if inner.values.get("softmax_scale") is None else inner.above(0, "softmax_scale")
     return replace(
         config,
@@ -36,7 +37,7 @@ def mpt_config(keys: Keys) -> DecoderConfig:
         mlp_bias=False,
         norm_bias=False,
         attention_multiplier=scale,
-        alibi_slopes=mpt_slopes(config.num_attention_heads, inner.above(0, "alibi_bias_max", default=8)),
+        alibi_slopes=mpt_slopes(heads, inner.above(0, "alibi_bias_max", default=8)),
         qkv_clip=inner.above(0, "clip_qkv") if inner.values.get("clip_qkv") else 0.0,
     )
 

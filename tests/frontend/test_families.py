@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from importlib import import_module
 from pathlib import Path
 
 import models
@@ -74,6 +76,19 @@ def test_engines_say_that_values_have_heads_of_another_size(tmp_path: Path) -> N
     assert caches["layers.0.key_cache"] == ("B", 4, "M", 12) and caches["layers.1.value_cache"] == ("B", 4, "M", 6)
     assert (cache.kv_heads, cache.head_size, cache.value_head_size) == (4, 12, 6)
     assert cache.bytes_per_token == 2 * 4 * (12 + 6) * 4   # layers, heads, elements, bytes of f32
+
+
+@pytest.mark.parametrize(("name", "prefix"), [("gpt2", "transformer."), ("bloom", "transformer."), ("opt", "model.")])
+def test_checkpoints_of_the_model_without_its_head(name: str, prefix: str, tmp_path: Path) -> None:
+    """As GPT-2, BLOOM and the first OPT are published: keys have no prefix, and the head is the embedding."""
+    folder = shutil.copytree(models.checkpoint(name), tmp_path / "model")
+    file, torch = folder / "model.safetensors", import_module("safetensors.torch")
+    bare = {key.removeprefix(prefix): tensor for key, tensor in torch.load_file(file).items()}
+    assert not any(key.startswith(prefix) for key in bare)
+    torch.save_file(bare, file)
+    model, case = read_model(folder, dtype="float32", **LIMITS), FAMILY_CASES[name]
+    got = models.graph_logits(model.graph, model.checkpoint.source, case)
+    np.testing.assert_allclose(got, expected(case, "float32"), rtol=0, atol=CLOSE)
 
 
 def test_every_family_is_tested_twice_at_least() -> None:
