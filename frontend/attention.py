@@ -42,6 +42,7 @@ class Step:
     visible: dict[int, Value]     # by the window: bool[B, 1, 1, S, M], which keys each token sees
     angles: tuple[Value, Value] | None   # float[B, S, R/2] each; None where nothing turns
     bias: Value | None = None     # float[B, Hkv, Hq/Hkv, S, M], added to the scores
+    local_angles: tuple[Value, Value] | None = None   # of layers that have a window, where they differ
 
 
 def visible(positions: Value, window: int) -> Value:
@@ -60,23 +61,35 @@ def attention(
     config: DecoderConfig, weights: Lookup, name: str, x: Value, caches: list[Input], step: Step, window: int
 ) -> tuple[Value, tuple[Value, Value]]:
     """softmax(cap(q @ k.T / sqrt(D)) + bias where visible) @ v over the updated caches, heads in groups."""
-    heads, kv_heads, size = config.num_attention_heads, config.num_key_value_heads, config.head_dim
-    group = heads // kv_heads
+    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+    angles = step.local_angles if window and step.local_angles else step.angles
     q, k, v = (_heads(config, weights, name, x, *part) for part in (("q", heads), ("k", kv_heads), ("v", kv_heads)))
+    if angles:
+        with at(name):
+            q, k = (Rope(part, *angles, interleaved=config.rope.interleaved) for part in (q, k))
+    joined, updated = attend(config, name, (q, k, v), caches, step, window)
+    return linear(weights, f"{name}.dense", joined, config.hidden_size, config.dense_bias), updated
+
+
+def attend(
+    config: DecoderConfig, name: str, qkv: tuple[Value, Value, Value], caches: list[Input], step: Step, window: int
+) -> tuple[Value, tuple[Value, Value]]:
+    """Attention of q, k and v, float[B, heads, S, D], up to its last product: float[B, S, heads * D], and caches."""
+    q, *new = qkv
+    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+    size, value_size = config.head_dim, config.value_head_dim
     with at(name):
-        if step.angles:
-            q, k = (Rope(part, *step.angles, interleaved=config.rope.interleaved) for part in (q, k))
-        keys, values = (KVCacheUpdate(c, new, step.past) for c, new in zip(caches, (k, v), strict=True))
-        grouped = Reshape(q, (B, kv_heads, group, S, size))
+        keys, values = (KVCacheUpdate(c, x, step.past) for c, x in zip(caches, new, strict=True))
+        grouped = Reshape(q, (B, kv_heads, heads // kv_heads, S, size))
         scores = MatMul(grouped, Transpose(Reshape(keys, (B, kv_heads, 1, M, size)), (0, 1, 2, 4, 3)))
         scale = config.attention_multiplier
         scores = Mul(scores, scalar(1 / math.sqrt(size) if scale is None else scale, scores.dtype))
         scores = soft_cap(scores, config.attention_softcap) if config.attention_softcap else scores
         scores = Add(scores, step.bias) if step.bias else scores
         seen = Where(step.visible[window], scores, scalar(-math.inf, scores.dtype))
-        y = MatMul(Softmax(seen, 4), Reshape(values, (B, kv_heads, 1, M, size)))
-        joined = Reshape(Transpose(Reshape(y, (B, heads, S, size)), (0, 2, 1, 3)), (B, S, heads * size))
-    return linear(weights, f"{name}.dense", joined, config.hidden_size, config.dense_bias), (keys, values)
+        y = MatMul(Softmax(seen, 4), Reshape(values, (B, kv_heads, 1, M, value_size)))
+        y = Transpose(Reshape(y, (B, heads, S, value_size)), (0, 2, 1, 3))
+        return Reshape(y, (B, S, heads * value_size)), (keys, values)
 
 
 def _heads(config: DecoderConfig, weights: Lookup, name: str, x: Value, part: str, heads: int) -> Value:

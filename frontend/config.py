@@ -74,6 +74,22 @@ class Keys:
             raise self.wrong(key, cast("object", value), f"a list of {count}, each one of {', '.join(known)}")
         return words
 
+    def numbers(self, key: str, count: int) -> tuple[float, ...]:
+        """A list of so many numbers above 0."""
+        value: Any = self.values.get(key)
+        numbers = cast("list[Any]", value) if isinstance(value, list) else []
+        if len(numbers) != count or not all(type(n) in (int, float) and 0 < n < math.inf for n in numbers):
+            raise self.wrong(key, cast("object", value), f"a list of {count} numbers above 0")
+        return tuple(map(float, numbers))
+
+    def integers(self, key: str) -> tuple[int, ...]:
+        """A list of whole numbers, >= 0; empty where there is none."""
+        value: Any = self.values.get(key)
+        numbers = cast("list[Any]", value) if isinstance(value, list) else []
+        if (value is not None and not isinstance(value, list)) or any(type(n) is not int or n < 0 for n in numbers):
+            raise self.wrong(key, cast("object", value), "a list of whole numbers")
+        return tuple(numbers)
+
     def section(self, *names: str) -> Keys | None:
         """The object under the first of these keys that is there, not null and not empty."""
         for name in names:
@@ -105,7 +121,7 @@ class RopeConfig:
 
     Args:
         dim: elements of a head that turn; 0 for no rotary positions.
-        kind: default, linear, dynamic, llama3 or yarn, as Hugging Face's ``rope_type``.
+        kind: default, linear, dynamic, llama3, yarn or longrope, as Hugging Face's ``rope_type``.
         parameters: what the kind needs, under Hugging Face's names.
         interleaved: pairs are neighbours (GPT-J order) instead of halves (GPT-NeoX order).
     """
@@ -115,6 +131,57 @@ class RopeConfig:
     kind: str = "default"
     parameters: Mapping[str, Any] | None = None
     interleaved: bool = False
+
+
+@dataclass(frozen=True)
+class MoEConfig:
+    """Layers whose feed-forward block is a mixture of experts, and how tokens are routed to them.
+
+    Args:
+        layers: their numbers.
+        num_experts, num_experts_per_tok: how many there are, and how many a token goes to.
+        intermediate_size: of each expert.
+        scoring: softmax or sigmoid, of the router's products: an expert's score.
+        correction_bias: a number an expert is added to its score where experts are chosen, not where they are weighted.
+        norm_topk_prob: the weights of a token's experts, which are their scores, are divided by their sum.
+        routed_scaling_factor: the weights are multiplied by it at last.
+        n_group, topk_group: experts lie in groups, and a token goes to experts of the best groups only.
+        group_best: a group is as good as the sum of so many of its best scores.
+        shared_intermediate_size: of an expert that every token goes to; 0 for none.
+        shared_gate: what that expert gives is multiplied by a sigmoid of a product with the token.
+    """
+
+    layers: tuple[int, ...]
+    num_experts: int
+    num_experts_per_tok: int
+    intermediate_size: int
+    scoring: str = "softmax"
+    correction_bias: bool = False
+    norm_topk_prob: bool = True
+    routed_scaling_factor: float = 1.0
+    n_group: int = 1
+    topk_group: int = 1
+    group_best: int = 1
+    shared_intermediate_size: int = 0
+    shared_gate: bool = False
+
+
+@dataclass(frozen=True)
+class MLAConfig:
+    """Multi-head latent attention: keys and values are products of one narrow vector a token.
+
+    Args:
+        kv_lora_rank: the size of that vector.
+        q_lora_rank: the size of the one that queries are products of; 0 where they are products of the token itself.
+        qk_nope_head_dim, qk_rope_head_dim: elements of a head of q and k that do not turn, and those that do.
+        v_head_dim: elements of a head of v.
+    """
+
+    kv_lora_rank: int
+    q_lora_rank: int
+    qk_nope_head_dim: int
+    qk_rope_head_dim: int
+    v_head_dim: int
 
 
 @dataclass(frozen=True)
@@ -150,6 +217,9 @@ class DecoderConfig:
         residual_of_norm: whether blocks add to the normalised input, which they read, instead of to the input.
         head_bias: whether lm_head adds a bias.
         normal_head: whether each row of lm_head is divided by its length; the family's name map does it.
+        local_rope: of the layers that have a window, where their rotary positions differ.
+        moe: the layers that have experts.
+        mla: attention over latent vectors, in every layer; ``head_dim`` is then that of q and k.
     """
 
     architecture: str
@@ -195,3 +265,11 @@ class DecoderConfig:
     residual_of_norm: bool = False
     head_bias: bool = False
     normal_head: bool = False
+    local_rope: RopeConfig | None = None
+    moe: MoEConfig | None = None
+    mla: MLAConfig | None = None
+
+    @property
+    def value_head_dim(self) -> int:
+        """Elements of a head of v, which ``head_dim`` is but for latent attention."""
+        return self.mla.v_head_dim if self.mla else self.head_dim

@@ -9,6 +9,8 @@ from trtc.frontend.attention import B, M, S, Step, attention, visible
 from trtc.frontend.config import DecoderConfig
 from trtc.frontend.embedding import embed
 from trtc.frontend.layers import Lookup, cast, columns_of, linear, mlp, norm, times
+from trtc.frontend.mla import latent_attention
+from trtc.frontend.moe import mixture
 from trtc.frontend.rope import angles
 from trtc.ir.graph import Graph
 from trtc.ir.op import Value, at
@@ -50,8 +52,8 @@ def build_decoder(
     inputs, outputs = [ids, lengths, past], dict[str, Value]()
     for n in range(config.num_hidden_layers):
         caches = [
-            Input(f"layers.{n}.{kind}_cache", TensorType(dtype, (B, config.num_key_value_heads, M, config.head_dim)))
-            for kind in ("key", "value")
+            Input(f"layers.{n}.{kind}_cache", TensorType(dtype, (B, config.num_key_value_heads, M, size)))
+            for kind, size in (("key", config.head_dim), ("value", config.value_head_dim))
         ]
         x, updated = _layer(config, weights, n, x, caches, step)
         inputs += caches
@@ -66,12 +68,16 @@ def _step(
 ) -> Step:
     with at("transformer.rope"):
         totals = Add(past, lengths)
-        turned = angles(config.rope, positions, totals, limits.max_seq_len, dtype) if config.rope.dim else None
+        turned, local = (
+            angles(rope, positions, totals, limits.max_seq_len, dtype) if rope and rope.dim else None
+            for rope in (config.rope, config.local_rope)
+        )
     with at("transformer.alibi"):
         slopes = config.alibi_slopes
         rise = bias(slopes, config.num_key_value_heads, positions, M, dtype) if slopes else None
     with at("transformer.mask"):
-        return Step(past, {window: visible(positions, window) for window in {*config.windows, 0}}, turned, rise)
+        seen = {window: visible(positions, window) for window in {*config.windows, 0}}
+    return Step(past, seen, turned, rise, local)
 
 
 def _layer(
@@ -84,12 +90,14 @@ def _layer(
         return norm(config, weights, f"{name}.{place}", x) if place else x
 
     read = normal(before, x)
-    attended, updated = attention(_of_layer(config, n), weights, f"{name}.attention", read, caches, step, window)
+    attend = latent_attention if config.mla else attention
+    attended, updated = attend(_of_layer(config, n), weights, f"{name}.attention", read, caches, step, window)
     base = read if config.residual_of_norm else x
     inner = normal(added, _plus(config, f"{name}.attention.residual", base, normal(after, attended)))
     beside = config.parallel_residual
     read_next = read if beside and config.parallel_norms == 1 else normal(before_mlp, x if beside else inner)
-    fed = mlp(config, weights, f"{name}.mlp", read_next)
+    feed = mixture if config.moe and n in config.moe.layers else mlp
+    fed = feed(config, weights, f"{name}.mlp", read_next)
     base = read_next if config.residual_of_norm else inner
     return normal(added_mlp, _plus(config, f"{name}.mlp.residual", base, normal(after_mlp, fed))), updated
 

@@ -62,9 +62,9 @@ FORMATS["huggingface"] = Format("config.json", holds("config.json"), open_huggin
 
 def _expression(family: Family, config: DecoderConfig, source: MappedSource) -> Expression:
     """Weights by the family's names, as the source spells them: those of the model without its head have no prefix."""
-    whole = named(family.names, config)
     if any(key.startswith(family.prefix) for key in source):
-        return whole
+        return named(family.names, config, source)
+    whole = named(family.names, config, {family.prefix + key for key in source})
 
     def headless(role: str, shape: tuple[int, ...], fetch: Fetch) -> Value:
         def stripped(key: str, *sizes: int) -> Weight:

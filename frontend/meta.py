@@ -87,7 +87,7 @@ def open_meta(folder: Path) -> Checkpoint:
     heads = {".wq": config.num_attention_heads, ".wk": config.num_key_value_heads}
     names = {role: Join(prefixes, axis, key, heads.get(key[-3:], 0)) for role, key in KEYS.items()}
     return Checkpoint(
-        folder, "meta", raw, config, source, named(names, config), lambda: _generation(config.vocab_size)
+        folder, "meta", raw, config, source, named(names, config, source), lambda: _generation(config.vocab_size)
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -43,14 +43,19 @@ class Weights:
     def __init__(self, source: Source, expression: Expression, dtype: DType) -> None:
         self.source, self.expression, self.dtype = source, expression, dtype
 
-    def __call__(self, role: str, *shape: int) -> Value:
-        """The weight of a role, of this shape; an error that names the tensor, both shapes and the role."""
+    def __call__(self, role: str, *shape: int, dtype: DType | None = None) -> Value:
+        """The weight of a role, of this shape; an error that names the tensor, both shapes and the role.
+
+        Args:
+            dtype: what it is cast to, if not to that of all.
+        """
 
         def fetch(key: str, *sizes: int) -> Weight:
             return self._fetch(role, key, sizes)
 
         weight = self.expression(role, shape, fetch)
-        return weight if weight.dtype == self.dtype else Cast(weight, self.dtype)
+        to = dtype or self.dtype
+        return weight if weight.dtype == to else Cast(weight, to)
 
     def _fetch(self, role: str, key: str, shape: tuple[int, ...]) -> Weight:
         stored = self.source.type(key)
@@ -70,19 +75,21 @@ class Wanted:
     Args:
         kind: weight or bias: the last part of its role.
         fetch: gives tensors of the checkpoint; ``{n}`` in a key stands for the layer.
+        has: whether the checkpoint has a tensor; keys as for ``fetch``.
     """
 
     kind: str
     shape: tuple[int, ...]
     config: DecoderConfig
     fetch: Fetch
+    has: Callable[[str], bool]
 
 
 Entry = str | Callable[[Wanted], Value]
 """A checkpoint's key less its last part, which holds the weight as it is; or what makes it of other tensors."""
 
 
-def named(names: Mapping[str, Entry], config: DecoderConfig) -> Expression:
+def named(names: Mapping[str, Entry], config: DecoderConfig, source: Container[object]) -> Expression:
     """Weights by a table of roles less their last part; ``{n}`` stands for the layer in roles and keys.
 
     With ``{"transformer.layers.{n}.mlp.fc": "model.layers.{n}.w1"}``, ``transformer.layers.3.mlp.fc.weight`` is the
@@ -94,12 +101,18 @@ def named(names: Mapping[str, Entry], config: DecoderConfig) -> Expression:
         general = role.replace(layer[0], ".layers.{n}.") if layer else role
         stem, _, kind = general.rpartition(".")
 
+        def filled(key: str) -> str:
+            return key.replace("{n}", layer[1] if layer else "")
+
         def fetch_filled(key: str, *sizes: int) -> Weight:
-            return fetch(key.replace("{n}", layer[1] if layer else ""), *sizes)
+            return fetch(filled(key), *sizes)
+
+        def has(key: str) -> bool:
+            return filled(key) in source
 
         entry = names[stem]
         if isinstance(entry, str):
             return fetch_filled(f"{entry}.{kind}", *shape)
-        return entry(Wanted(kind, shape, config, fetch_filled))
+        return entry(Wanted(kind, shape, config, fetch_filled, has))
 
     return expression

@@ -88,6 +88,8 @@ def _ranges(graph: Graph, sizes: Mapping[str, int]) -> dict[Value, Range]:
                 want(lengths, number(q.shape[2]), number(k.shape[2]))
             case ops.KVCacheUpdate(cache, new, start):
                 want(start, 0, number(cache.shape[2]) - number(new.shape[2]))
+            case ops.Experts(_, chosen, _, fc):
+                want(chosen, 0, number(fc.shape[0]) - 1)
             case ops.Gather(x, indices, axis):
                 want(indices, 0, number(x.shape[axis]) - 1)
             case _:

@@ -45,11 +45,16 @@ class Limits:
 
 @dataclass(frozen=True)
 class Cache:
-    """The KV cache's layout: ``layers`` pairs of ``dtype[B, kv_heads, M, head_size]``."""
+    """The KV cache's layout: ``layers`` pairs of ``dtype[B, kv_heads, M, head_size]``.
+
+    Args:
+        value_head_size: of the values; ``head_size``, too, where engine.json does not state it.
+    """
 
     layers: int
     kv_heads: int
     head_size: int
+    value_head_size: int
     dtype: str
     bytes_per_token: int
 
@@ -177,7 +182,7 @@ def _bundle(folder: Path, spec: dict[str, Any]) -> EngineBundle:
         dtype=spec["dtype"],
         limits=Limits(**spec["limits"]),
         vocab_size=spec["vocab_size"],
-        cache=Cache(**spec["cache"]),
+        cache=Cache(**{"value_head_size": spec["cache"]["head_size"], **spec["cache"]}),
         bounds={symbol: (low, high) for symbol, (low, high) in spec["bounds"].items()},
         ranks=tuple(map(_rank, spec["ranks"])),
         generation=Generation(

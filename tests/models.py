@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from published import THEIRS, republish
 
 from trtc.frontend.sources.mapped import MappedSource
 from trtc.ir.graph import Graph
@@ -41,7 +42,9 @@ class Case:
         old: config.json in the style before transformers 5: rope_theta, rope_scaling and torch_dtype at the top.
         shard: the size of one safetensors file at most, or one file for all.
         lengths: of the prompts of the ragged batch.
-        model: transformers' classes are ``<model>Config`` and ``<model><head>``.
+        model: transformers' class is ``<model><head>``.
+        stacked: experts are saved in one tensor, as transformers 5 holds them, instead of one by one.
+        published: the architecture whose keys and names the checkpoint has (published.py), if not transformers'.
     """
 
     name: str
@@ -52,12 +55,23 @@ class Case:
     lengths: tuple[int, ...] = (7, 1, 4)
     model: str = "Llama"
     head: str = "ForCausalLM"
+    published: str = ""
+    stacked: bool = False
+
+    @property
+    def architecture(self) -> str:
+        return self.published or f"{self.model}{self.head}"
 
 
 SMALLEST: dict[str, Any] = {
     "vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 4, "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "tie_word_embeddings": False,
     "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": None,
+}   # fmt: skip
+
+SMALLEST_EYE: dict[str, Any] = {
+    "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "image_size": 8,
+    "patch_size": 4,
 }   # fmt: skip
 
 
@@ -129,17 +143,26 @@ def checkpoint(name: str) -> Path:
 
 def write(case: Case, folder: Path, seed: int = 0) -> Path:
     """Save the model in ``folder``, and return it."""
-    config = getattr(transformers, f"{case.model}Config")(**copy.deepcopy({**SMALLEST, **case.config}))
-    model = getattr(transformers, f"{case.model}{case.head}")(config)
+    kind = getattr(transformers, f"{case.model}{case.head}")
+    values = copy.deepcopy({**SMALLEST, **case.config})
+    if "text_config" in kind.config_class.sub_configs:
+        tied = values["tie_word_embeddings"]
+        values = {"text_config": values, "vision_config": SMALLEST_EYE, "tie_word_embeddings": tied}
+    model = kind(kind.config_class(**values))
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in model.named_parameters():
         tensor.data = _random(name, tensor.shape, generator)
         if is_norm(name) and case.model.startswith(("Gemma", "Nemotron")):   # adds the 1 itself
             tensor.data -= 1
+    for name, tensor in model.named_buffers():
+        if name.endswith("e_score_correction_bias"):
+            tensor.data = torch.randn(tensor.shape, generator=generator) / 4
     shard = {"max_shard_size": case.shard} if case.shard else {}
-    model.to(DTYPES[case.dtype]).save_pretrained(folder, **shard)
+    model.to(DTYPES[case.dtype]).save_pretrained(folder, **shard, save_original_format=not case.stacked)
     if case.old:
         _rewrite_config(folder / "config.json")
+    if case.published:
+        republish(folder, case.published)
     return folder
 
 
@@ -152,7 +175,7 @@ def _random(name: str, shape: tuple[int, ...], generator: Any) -> Any:
         return noise / 2
     if any(part in name for part in EMBEDDINGS):   # where they are tied, the embedding makes the logits
         return noise / 2 / shape[1] ** 0.5
-    return noise * (2 if any(part in name for part in QUERIES) else 1) / shape[1] ** 0.5
+    return noise * (2 if any(part in name for part in QUERIES) else 1) / shape[-1] ** 0.5
 
 
 def is_norm(name: str) -> bool:
@@ -200,11 +223,13 @@ def fresh_reference(folder: Path, case: Case, dtype: str) -> list[Floats]:
 
 def load(folder: Path, dtype: str = "float32") -> Any:
     """transformers' model of a checkpoint, weights rounded to ``dtype``, arithmetic in f32."""
+    folder = folder / THEIRS if (folder / THEIRS).exists() else folder
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     if model.config.model_type == "mpt":   # transformers 5 can take alibi_bias_max, but does not pass it
         build, greatest = model.transformer.build_mpt_alibi_tensor, model.config.attn_config.alibi_bias_max
         model.transformer.build_mpt_alibi_tensor = partial(build, alibi_bias_max=greatest)
-    for weight in model.parameters():   # not what it computes on its own, such as angles
+    scales = [buffer for name, buffer in model.named_buffers() if name.endswith("embed_scale")]
+    for weight in (*model.parameters(), *scales):   # not what it computes on its own, such as angles
         weight.data = weight.data.to(DTYPES[dtype]).float()
     return model.eval()
 
@@ -212,7 +237,7 @@ def load(folder: Path, dtype: str = "float32") -> Any:
 def _decode(model: Any, ids: Ints, prompt: int) -> Floats:
     for part in model.modules():
         if hasattr(part, "rotary_emb"):   # dynamic scaling remembers the longest sequence it has seen
-            part.rotary_emb = type(part.rotary_emb)(model.config)
+            part.rotary_emb = type(part.rotary_emb)(model.config.get_text_config())
     past, rows = None, list[Floats]()
     with torch.no_grad():
         for part in (ids[:prompt], *ids[prompt:].reshape(-1, 1)):

@@ -57,10 +57,11 @@ class Plan:
         """The layout of the KV cache, as engine.json states it."""
         config = self.model.checkpoint.config
         dtype = next(i.dtype for i in self.graph.inputs if i.key.endswith("_cache"))
-        layers, heads, size = config.num_hidden_layers, config.num_key_value_heads, config.head_dim
+        layers, heads = config.num_hidden_layers, config.num_key_value_heads
+        size, value_size = config.head_dim, config.value_head_dim
         return {
-            "layers": layers, "kv_heads": heads, "head_size": size, "dtype": dtype.name,
-            "bytes_per_token": 2 * layers * heads * size * dtype.bits // 8,
+            "layers": layers, "kv_heads": heads, "head_size": size, "value_head_size": value_size, "dtype": dtype.name,
+            "bytes_per_token": layers * heads * (size + value_size) * dtype.bits // 8,
         }   # fmt: skip
 
 

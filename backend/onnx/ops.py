@@ -7,6 +7,7 @@ from trtc.ir.ops import (
     Add,
     Attention,
     Cast,
+    Experts,
     Gather,
     Iota,
     KVCacheUpdate,
@@ -120,3 +121,27 @@ class SkipRMSNorm(Op, name="onnxruntime.skip_rms_norm"):
     def decompose(self) -> tuple[Value, ...]:
         joint = Add(self.x, self.skip)
         return RMSNorm(joint, self.weight, eps=self.eps), joint
+
+
+class MoE(Op, name="onnxruntime.moe"):
+    """``experts``, each computed for its own tokens only, with the rows of fc and gate in turns.
+
+    Operands:
+        x, chosen, shares, proj: as of experts.
+        fc_gate: float[E, 2 * I, H], a row of fc, then one of gate, and so on.
+    """
+
+    x: Value
+    chosen: Value
+    shares: Value
+    fc_gate: Value
+    proj: Value
+
+    def infer(self) -> TensorType:
+        return self.decompose().type
+
+    def decompose(self) -> Value:
+        experts, hidden, width = self.proj.shape
+        paired = Reshape(self.fc_gate, (experts, width, 2, hidden))
+        fc, gate = (Reshape(Slice(paired, 2, i, 1), (experts, width, hidden)) for i in (0, 1))
+        return Experts(self.x, self.chosen, self.shares, fc, gate, self.proj)

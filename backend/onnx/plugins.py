@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from trtc.backend.onnx.ops import GroupQueryAttention, SkipRMSNorm
+from trtc.backend.onnx.ops import GroupQueryAttention, MoE, SkipRMSNorm
 from trtc.ir.graph import Graph
 from trtc.ir.op import Value
 from trtc.ir.ops import (
@@ -14,6 +14,7 @@ from trtc.ir.ops import (
     Attention,
     Cast,
     Concat,
+    Experts,
     Gather,
     Input,
     Iota,
@@ -169,6 +170,13 @@ def _scaled(weight: Value, rows: int, scale: float) -> Value:
     return Concat((first, Slice(weight, 0, rows, rest)), 0)
 
 
+def moe(op: Experts) -> Value:
+    """experts(fc, gate)  ->  moe(the rows of fc and gate in turns)"""
+    experts, width, hidden = op.fc.shape
+    paired = Concat(tuple(Reshape(x, (experts, width, 1, hidden)) for x in (op.fc, op.gate)), 2)
+    return MoE(op.x, op.chosen, op.shares, Reshape(paired, (experts, 2 * width, hidden)), op.proj)
+
+
 def product_apart(op: Slice, graph: Graph) -> Value | None:
     """slice(linear(x, w))  ->  linear(x, slice(w)), where all read parts: no kernel has to cut the product"""
     match op.x:
@@ -183,4 +191,4 @@ def product_apart(op: Slice, graph: Graph) -> Value | None:
     return Linear(x, Slice(weight, 0, op.start, op.size), part)
 
 
-STAGES = ((group_query_attention, norm_before_last_token, skip_rms_norm), (fold_scale, product_apart))
+STAGES = ((group_query_attention, norm_before_last_token, skip_rms_norm, moe), (fold_scale, product_apart))

@@ -24,7 +24,7 @@ PLAIN: tuple[type[Op], ...] = (
     ir.Add, ir.Sub, ir.Mul, ir.Div, ir.Pow, ir.Maximum, ir.Minimum, ir.Less, ir.LessEqual, ir.And, ir.Where,
     ir.Neg, ir.Exp, ir.Sqrt, ir.Reciprocal, ir.Tanh, ir.Sigmoid, ir.Erf, ir.Cos, ir.Sin, ir.ReLU, ir.SiLU, ir.GELU,
     ir.ReduceSum, ir.ReduceMean, ir.ReduceMax, ir.Softmax, ir.MatMul, ir.Linear,
-    ir.RMSNorm, ir.LayerNorm, ir.Rope, ops.GroupQueryAttention, ops.SkipRMSNorm,
+    ir.RMSNorm, ir.LayerNorm, ir.Rope, ops.GroupQueryAttention, ops.SkipRMSNorm, ops.MoE,
 )   # fmt: skip
 MOVES: tuple[type[Op], ...] = (
     ir.Cast, ir.Reshape, ir.Broadcast, ir.Transpose, ir.Slice, ir.Concat, ir.Gather, ir.Embedding, ir.Iota,
@@ -33,6 +33,7 @@ MOVES: tuple[type[Op], ...] = (
 NATIVE: dict[type[Op], Condition] = {
     **dict.fromkeys(PLAIN, _dtype),
     **dict.fromkeys(MOVES, always),
+    ir.TopK: lambda op: _dtype(op.x),
 }
 
 

@@ -99,6 +99,9 @@ class MappedSource(Mapping[str, Array]):
                 self._maps[file] = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
         return self._maps[file]
 
+    def __contains__(self, key: object) -> bool:
+        return key in self.entries
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries)
 

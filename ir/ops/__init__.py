@@ -33,6 +33,7 @@ from trtc.ir.ops.elementwise import (
 )
 from trtc.ir.ops.leaves import Constant, Input, Iota, SizeOf, Weight, scalar
 from trtc.ir.ops.linear import Embedding, Linear, MatMul
+from trtc.ir.ops.moe import Experts, TopK
 from trtc.ir.ops.norm import LayerNorm, RMSNorm
 from trtc.ir.ops.reduce import Reduce, ReduceMax, ReduceMean, ReduceSum, Softmax
 from trtc.ir.ops.rope import Rope
@@ -54,6 +55,7 @@ __all__ = [
     "Embedding",
     "Erf",
     "Exp",
+    "Experts",
     "Gather",
     "Input",
     "Iota",
@@ -87,6 +89,7 @@ __all__ = [
     "Sub",
     "SwiGLU",
     "Tanh",
+    "TopK",
     "Transpose",
     "Unary",
     "Weight",

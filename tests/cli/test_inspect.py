@@ -57,6 +57,19 @@ def test_json_agrees_with_the_files(trtc_: Trtc, shakespeare: Path) -> None:
     assert got["ranks"][0]["inputs"][0] == {"name": "input_ids", "dtype": "i32", "shape": ["B", "S"], "alias": None}
 
 
+def test_values_may_have_heads_of_another_size(trtc_: Trtc, shakespeare: Path, tmp_path: Path) -> None:
+    engine = tmp_path / "engine"
+    shutil.copytree(shakespeare, engine)
+    stated = json.loads((engine / "engine.json").read_text())
+    assert stated["cache"]["value_head_size"] == 32
+    stated["cache"]["value_head_size"] = 48
+    (engine / "engine.json").write_text(json.dumps(stated))
+    assert "2 heads of 32 and 48: " in trtc_("inspect", engine)[1]
+    del stated["cache"]["value_head_size"]   # as the first release wrote it
+    (engine / "engine.json").write_text(json.dumps(stated))
+    assert "2 heads of 32: " in trtc_("inspect", engine)[1]
+
+
 def test_mistakes_exit_with_2(trtc_: Trtc, shakespeare: Path, tmp_path: Path) -> None:
     engine = tmp_path / "engine"
     shutil.copytree(shakespeare, engine)

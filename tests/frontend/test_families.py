@@ -8,10 +8,12 @@ import models
 import numpy as np
 import pytest
 from family_cases import FAMILY_CASES
+from family_cases_moe import FAMILY_CASES_MOE
+from family_cases_new import FAMILY_CASES_NEW
 from models import LIMITS, Case
 
 import trtc
-from trtc.backend.onnx.ops import GroupQueryAttention
+from trtc.backend.onnx.ops import GroupQueryAttention, MoE
 from trtc.compiler import plan, read_model
 from trtc.frontend import FAMILIES
 from trtc.ir.ops import Attention
@@ -19,7 +21,8 @@ from trtc.passes import Pipeline
 
 # As in test_llama.py: the oracle rounds the weights and computes in f32, as the engines do; only sums differ in order.
 CLOSE = 5e-5
-every_case = pytest.mark.parametrize("case", FAMILY_CASES.values(), ids=FAMILY_CASES.keys())
+EVERY = {**FAMILY_CASES, **FAMILY_CASES_NEW, **FAMILY_CASES_MOE}
+every_case = pytest.mark.parametrize("case", EVERY.values(), ids=EVERY.keys())
 
 
 def expected(case: Case, dtype: str) -> models.Floats:
@@ -51,13 +54,30 @@ def test_every_layer_is_one_attention(case: Case) -> None:
     fused = [op for op in Pipeline.parse("fuse").run(model.graph).ops if isinstance(op, Attention)]
     assert [op.window for op in fused] == [*windows] and all(op.causal and op.mask is None for op in fused)
     assert {op.softcap for op in fused} == {config.attention_softcap}
-    if config.head_dim % 8 == 0:   # what ONNX Runtime's kernel takes
+    if config.head_dim == config.value_head_dim and config.head_dim % 8 == 0:   # what ONNX Runtime's kernel takes
         kernels = [op for op in plan(model, target="onnx").graph.ops if isinstance(op, GroupQueryAttention)]
         assert [op.window for op in kernels] == [*windows]
 
 
+def test_every_layer_with_experts_has_them_in_one_op() -> None:
+    for case in FAMILY_CASES_MOE.values():
+        model = read_model(models.checkpoint(case.name), **LIMITS)
+        layers = model.checkpoint.config.moe.layers if model.checkpoint.config.moe else ()
+        kernels = [op for op in plan(model, target="onnx").graph.ops if isinstance(op, MoE)]
+        assert [op.loc for op in kernels] == [f"transformer.layers.{n}.mlp" for n in layers] and layers
+
+
+def test_engines_say_that_values_have_heads_of_another_size(tmp_path: Path) -> None:
+    folder = models.checkpoint("deepseek-v3-groups-yarn")
+    bundle = trtc.compile(folder, tmp_path / "engine", target="onnx", dtype="bfloat16", **LIMITS)
+    cache, caches = bundle.cache, {t.name: t.shape for t in bundle.ranks[0].inputs if t.name.endswith("_cache")}
+    assert caches["layers.0.key_cache"] == ("B", 4, "M", 12) and caches["layers.1.value_cache"] == ("B", 4, "M", 6)
+    assert (cache.kv_heads, cache.head_size, cache.value_head_size) == (4, 12, 6)
+    assert cache.bytes_per_token == 2 * 4 * (12 + 6) * 4   # layers, heads, elements, bytes of f32
+
+
 def test_every_family_is_tested_twice_at_least() -> None:
-    tested = [FAMILIES[f"{case.model}{case.head}"].name for case in FAMILY_CASES.values()]
+    tested = [FAMILIES[case.architecture].name for case in EVERY.values()]
     elsewhere = {"LLaMA 1, 2, 3", "Baichuan 1, 2"}   # test_llama.py, test_baichuan.py
     assert set(tested) == {family.name for family in FAMILIES.values()} - elsewhere
     assert all(tested.count(name) >= 2 for name in tested)

@@ -84,8 +84,8 @@ CONFIG_ERRORS: list[tuple[dict[str, Any], str]] = [
     )),
     ({"rope_scaling": 4}, "config.json: rope_scaling is 4, but must be an object"),
     ({"rope_scaling": {"type": "linear"}}, "config.json: rope_scaling.factor is missing"),
-    ({"rope_scaling": {"type": "longrope"}}, (
-        'config.json: rope_scaling.type is "longrope", but must be one of default, linear, dynamic, llama3, yarn'
+    ({"rope_scaling": {"type": "su"}}, (
+        'config.json: rope_scaling.type is "su", but must be one of default, linear, dynamic, llama3, yarn, longrope'
     )),
     ({"architectures": ABSENT}, (
         'config.json: architectures is missing\n  = help: add "architectures": ["LlamaForCausalLM"]'

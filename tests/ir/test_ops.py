@@ -102,6 +102,16 @@ def update(random: Random, dtype: DType) -> Op:
     return ops.KVCacheUpdate(cache, Input("new", dtype[B, cache.shape[1], S, 4]), Input("start", i32["B",]))
 
 
+def experts(random: Random, dtype: DType) -> Op:
+    count, width, hidden = random.choice((1, 4)), random.choice((1, 6)), random.choice((1, 8))
+    chosen = i32["S", random.choice((1, 3))]
+    fc, gate = (Input(name, dtype[count, width, hidden]) for name in ("fc", "gate"))
+    return ops.Experts(
+        Input("x", dtype["S", hidden]), Input("chosen", chosen), Input("shares", dtype[chosen.shape]), fc, gate,
+        Input("proj", dtype[count, hidden, width]),
+    )   # fmt: skip
+
+
 def halves(random: Random, dtype: DType) -> Op:
     return Halves(Input("x", TensorType(dtype, (*shape(random), 6))))
 
@@ -123,6 +133,7 @@ MAKES: dict[str, Make] = {
     "rope": rope,
     "attention": attention,
     "kv_cache_update": update,
+    "experts": experts,
     "testing.halves": halves,
     "testing.add_mul": add_mul,
 }

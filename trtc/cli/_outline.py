@@ -20,7 +20,8 @@ def outline(
     """Pairs of a word and what is to be said of it."""
     batch, tokens = limits["max_batch_size"], limits["max_seq_len"]
     per_token: int = cache["bytes_per_token"]
-    layout = f"{cache['dtype']}, {cache['layers']} layers, {cache['kv_heads']} heads of {cache['head_size']}"
+    sizes = " and ".join(dict.fromkeys(str(cache[key]) for key in ("head_size", "value_head_size")))
+    layout = f"{cache['dtype']}, {cache['layers']} layers, {cache['kv_heads']} heads of {sizes}"
     return [
         ("target", target),
         ("model", f"{architecture}, {parameters(graph):,} parameters, {dtype}"),

@@ -103,6 +103,7 @@ CASES = [
     Case(lambda x, i: o.Gather(x, i, 3, 1), (f32["B", 3, 2, "M"], i32["B", "S", 2]), 0, 8),
     Case(lambda x, i: o.Gather(x, i, 2, 2), (f32["B", 3, "M"], i64["B", 3, "S"]), 0, 8),
     Case(lambda x, i: o.Gather(x, i, 3, 2), (f16["B", 3, 2, "M", 4], i32["B", 3, "S"]), 0, 8),
+    *(Case(lambda x, k=k: o.TopK(x, k), (X,)) for k in (1, 4, 6)), Case(lambda x: o.TopK(x, 2), (f32[7],)),
     Case(lambda _: o.Iota(S), (X,)), Case(lambda _: o.Iota(B * S + 2 * M - 3), (f32["B", "S", "M"],)),
     Case(lambda x: o.SizeOf(x, 0), (f32["M", "B"],)), Case(lambda x: o.SizeOf(x, 1), (f32["M", 4],)),
     Case(o.KVCacheUpdate, (f32["B", 2, "M", 4], f32["B", 2, "S", 4], i32["B"]), 0, 3),
@@ -121,5 +122,5 @@ def test_one_op(case: Case, tmp_path: Path) -> None:
 
 def test_every_lowering_is_tested() -> None:
     tested = {type(case.graph().outputs["y"]) for case in CASES}
-    assert set(LOWERINGS) - tested == {ort_ops.GroupQueryAttention}   # it has a file of its own
+    assert set(LOWERINGS) - tested == {ort_ops.GroupQueryAttention, ort_ops.MoE}   # they have files of their own
     assert set(LOWERINGS) == set(target("onnx").native)
