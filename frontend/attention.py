@@ -41,8 +41,8 @@ class Step:
     past: Value          # i32[B]
     visible: dict[int, Value]     # by the window: bool[B, 1, 1, S, M], which keys each token sees
     angles: tuple[Value, Value] | None   # float[B, S, R/2] each; None where nothing turns
-    local_angles: tuple[Value, Value] | None   # of layers that have a window
     bias: Value | None = None     # float[B, Hkv, Hq/Hkv, S, M], added to the scores
+    local_angles: tuple[Value, Value] | None = None   # of layers that have a window, where they differ
 
 
 def visible(positions: Value, window: int) -> Value:
@@ -62,7 +62,7 @@ def attention(
 ) -> tuple[Value, tuple[Value, Value]]:
     """softmax(cap(q @ k.T / sqrt(D)) + bias where visible) @ v over the updated caches, heads in groups."""
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
-    angles = step.local_angles if window else step.angles
+    angles = step.local_angles if window and step.local_angles else step.angles
     q, k, v = (_heads(config, weights, name, x, *part) for part in (("q", heads), ("k", kv_heads), ("v", kv_heads)))
     if angles:
         with at(name):

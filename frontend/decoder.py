@@ -69,15 +69,15 @@ def _step(
     with at("transformer.rope"):
         totals = Add(past, lengths)
         turned, local = (
-            angles(rope, positions, totals, limits.max_seq_len, dtype) if rope.dim else None
-            for rope in (config.rope, config.local_rope or config.rope)
+            angles(rope, positions, totals, limits.max_seq_len, dtype) if rope and rope.dim else None
+            for rope in (config.rope, config.local_rope)
         )
     with at("transformer.alibi"):
         slopes = config.alibi_slopes
         rise = bias(slopes, config.num_key_value_heads, positions, M, dtype) if slopes else None
     with at("transformer.mask"):
         seen = {window: visible(positions, window) for window in {*config.windows, 0}}
-    return Step(past, seen, turned, local, rise)
+    return Step(past, seen, turned, rise, local)
 
 
 def _layer(
@@ -90,14 +90,13 @@ def _layer(
         return norm(config, weights, f"{name}.{place}", x) if place else x
 
     read = normal(before, x)
-    attend, feed = latent_attention if config.mla else attention, mlp
-    if config.moe and n in config.moe.layers:
-        feed = mixture
+    attend = latent_attention if config.mla else attention
     attended, updated = attend(_of_layer(config, n), weights, f"{name}.attention", read, caches, step, window)
     base = read if config.residual_of_norm else x
     inner = normal(added, _plus(config, f"{name}.attention.residual", base, normal(after, attended)))
     beside = config.parallel_residual
     read_next = read if beside and config.parallel_norms == 1 else normal(before_mlp, x if beside else inner)
+    feed = mixture if config.moe and n in config.moe.layers else mlp
     fed = feed(config, weights, f"{name}.mlp", read_next)
     base = read_next if config.residual_of_norm else inner
     return normal(added_mlp, _plus(config, f"{name}.mlp.residual", base, normal(after_mlp, fed))), updated

@@ -21,7 +21,7 @@ def latent_attention(
     The caches hold k and v of every head, as in other attention.
     """
     mla = config.mla
-    assert mla
+    assert mla and step.angles
     turned = mla.qk_rope_head_dim
     q = _heads(config, f"{name}.q", _queries(config, mla, weights, name, x))
     latent = linear(weights, f"{name}.kv_a", x, mla.kv_lora_rank + turned, config.qkv_bias)
@@ -31,7 +31,6 @@ def latent_attention(
     narrow = norm(replace(config, norm_eps=EPS), weights, f"{name}.kv_a_layernorm", narrow)
     width = config.num_attention_heads * (mla.qk_nope_head_dim + mla.v_head_dim)
     kv = _heads(config, f"{name}.kv_b", linear(weights, f"{name}.kv_b", narrow, width, False))
-    assert step.angles   # the config's, which turn a part of each head
     with at(name):
         k_still, v = Slice(kv, 3, 0, mla.qk_nope_head_dim), Slice(kv, 3, mla.qk_nope_head_dim, mla.v_head_dim)
         q_still, q_turned = Slice(q, 3, 0, mla.qk_nope_head_dim), Slice(q, 3, mla.qk_nope_head_dim, turned)

@@ -42,16 +42,16 @@ MAX_DIM = 8192   # elements of a head: far beyond any model, and tables of it st
 
 
 def read_rope(
-    keys: Keys, dim: int, max_position: int, *, interleaved: bool = False, section: Keys | None = None,
-    base: str = "rope_theta",
+    keys: Keys, dim: int, max_position: int, *, interleaved: bool = False, base: str = "rope_theta",
+    section: Keys | None = None,
 ) -> RopeConfig:
     """The rotary part of a Hugging Face config: ``rope_theta`` with ``rope_scaling``, or ``rope_parameters``.
 
     Args:
         dim: elements of a head that turn.
         max_position: the positions that the model was trained on.
-        section: where the parameters are, if elsewhere.
         base: the key of the base beside the section.
+        section: where the parameters are, if elsewhere.
     """
     section = section or keys.section("rope_scaling", "rope_parameters") or Keys({}, keys.file)
     inside = section.values.get("rope_theta") is not None

@@ -61,11 +61,11 @@ GEMMA3 = (
     Case("gemma3-text-and-images", {
         "num_hidden_layers": 2, "sliding_window_pattern": 2, "num_key_value_heads": 1, "head_dim": 16,
         "sliding_window": 3, "tie_word_embeddings": True,
-    }, dtype="bfloat16", lengths=(9, 3), model="Gemma3ForConditionalGeneration"),
+    }, dtype="bfloat16", lengths=(9, 3), model="Gemma3", head="ForConditionalGeneration"),
     Case("gemma3-untied-text-and-images", {
         "num_hidden_layers": 2, "sliding_window_pattern": 2, "num_key_value_heads": 2, "head_dim": 8,
         "sliding_window": 2, "tie_word_embeddings": False,
-    }, lengths=(3, 9), model="Gemma3ForConditionalGeneration"),
+    }, lengths=(3, 9), model="Gemma3", head="ForConditionalGeneration"),
 )   # fmt: skip
 CHATGLM = (
     Case("chatglm3-head16", {

@@ -42,7 +42,7 @@ class Case:
         old: config.json in the style before transformers 5: rope_theta, rope_scaling and torch_dtype at the top.
         shard: the size of one safetensors file at most, or one file for all.
         lengths: of the prompts of the ragged batch.
-        model: transformers' class is ``<model><head>``, or what ends with Generation.
+        model: transformers' class is ``<model><head>``.
         stacked: experts are saved in one tensor, as transformers 5 holds them, instead of one by one.
         published: the architecture whose keys and names the checkpoint has (published.py), if not transformers'.
     """
@@ -59,12 +59,8 @@ class Case:
     stacked: bool = False
 
     @property
-    def transformers(self) -> str:
-        return self.model if self.model.endswith("Generation") else f"{self.model}{self.head}"
-
-    @property
     def architecture(self) -> str:
-        return self.published or self.transformers
+        return self.published or f"{self.model}{self.head}"
 
 
 SMALLEST: dict[str, Any] = {
@@ -147,7 +143,7 @@ def checkpoint(name: str) -> Path:
 
 def write(case: Case, folder: Path, seed: int = 0) -> Path:
     """Save the model in ``folder``, and return it."""
-    kind = getattr(transformers, case.transformers)
+    kind = getattr(transformers, f"{case.model}{case.head}")
     values = copy.deepcopy({**SMALLEST, **case.config})
     if "text_config" in kind.config_class.sub_configs:
         tied = values["tie_word_embeddings"]
@@ -241,7 +237,7 @@ def load(folder: Path, dtype: str = "float32") -> Any:
 def _decode(model: Any, ids: Ints, prompt: int) -> Floats:
     for part in model.modules():
         if hasattr(part, "rotary_emb"):   # dynamic scaling remembers the longest sequence it has seen
-            part.rotary_emb = type(part.rotary_emb)(part.config)
+            part.rotary_emb = type(part.rotary_emb)(model.config.get_text_config())
     past, rows = None, list[Floats]()
     with torch.no_grad():
         for part in (ids[:prompt], *ids[prompt:].reshape(-1, 1)):
