@@ -116,7 +116,8 @@ def rms(x: Array, gain: Array) -> Array:
 def rotated(x: Array) -> Array:
     """Element i of the first half of each head and element i of the second are a complex number, and turn."""
     half = x.shape[2] // 2
-    angle: Array = np.arange(len(x[0]))[:, None] * 10000.0 ** (-np.arange(half) / half)
+    pairs = np.linspace(0, 1, half, endpoint=False)
+    angle: Array = np.outer(np.arange(len(x[0])), 10000.0**-pairs)
     turned = (x[..., :half] + 1j * x[..., half:]) * np.exp(1j * angle)
     return np.concatenate([turned.real, turned.imag], -1)
 

@@ -152,7 +152,9 @@ def test_which_baichuan_a_config_is_of(keys: dict[str, Any], slopes: bool, norma
     assert made.max_position_embeddings == 4096
 
 
-ODD = (None, -1, 0, 1, 2, 3, 64, 1 << 40, 1e300, 0.3, "", "gelu", "x" * 99, True, False, [], {}, [1], {"alibi": 1})
+ODD: tuple[Any, ...] = (
+    None, -1, 0, 1, 2, 3, 64, 1 << 40, 1e300, 0.3, "", "gelu", "x" * 99, True, False, [], {}, [1], {"alibi": 1},
+)   # fmt: skip
 
 
 @settings(max_examples=150, deadline=None, derandomize=True, database=None)
