@@ -47,7 +47,7 @@ ACTIVATION: dict[str, Callable[[Any], Any]] = {
     "GELU_ERF": lambda x: 0.5 * x * (1 + UNARY["ERF"](x / math.sqrt(2))),
     "GELU_TANH": lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (0.044715 * x**3 + x))),
 }
-SPELT = {"KV_CACHE_UPDATE": "KVCacheUpdate", "ELEMENTWISE": "ElementWise", "SOFTMAX": "SoftMax"}
+SPELT = {"KV_CACHE_UPDATE": "KVCacheUpdate", "ELEMENTWISE": "ElementWise", "SOFTMAX": "SoftMax", "TOPK": "TopK"}
 REDUCE: dict[str, Meaning] = {"SUM": np.sum, "AVG": np.mean, "MAX": np.max}
 
 
@@ -138,7 +138,7 @@ class Evaluator:
         layer.__class__ = getattr(self.trt, f"I{SPELT.get(kind, words)}Layer")
         inputs = [] if kind == "ATTENTION_OUTPUT" else self._inputs(layer)
         result = getattr(self, f"_{kind.lower()}")(layer, *inputs)
-        tensor = layer.get_output(0)
+        tensor = layer.get_output(int(kind == "TOPK"))   # of which only the second is read
         array = np.asarray(result).astype(self._numpy(tensor.dtype))
         assert all(want in (-1, got) for want, got in zip(tensor.shape, array.shape, strict=True)), layer.name
         self.values[tensor] = array
@@ -214,6 +214,10 @@ class Evaluator:
         axis = layer.axes.bit_length() - 1
         e = np.exp(wide(x) - wide(x).max(axis, keepdims=True))
         return e / e.sum(axis, keepdims=True)
+
+    def _topk(self, layer: Any, x: Array) -> Array:
+        assert layer.op == self.trt.TopKOperation.MAX and layer.axes == 1 << (x.ndim - 1)
+        return np.argsort(-wide(x), -1, kind="stable")[..., : layer.k]
 
     def _fill(self, layer: Any, shape: Array, alpha: Array, beta: Array) -> Array:
         assert layer.operation == self.trt.FillOperation.LINSPACE and len(shape) == 1

@@ -22,12 +22,22 @@ def pad_heads(op: Attention) -> Value | None:
     if not odd_heads(op):
         return None
 
-    def padded(x: Value) -> Value:
-        zeros = Broadcast(scalar(0, x.dtype), (*x.shape[:3], -head % ALIGNED))
-        return Concat((x, zeros), 3)
-
-    new = {x: padded(x) for x in (op.q, op.k, op.v)}
+    new = {x: _padded(x, -head % ALIGNED) for x in (op.q, op.k, op.v)}
     return Slice(op.with_operands(new), 3, 0, head)
+
+
+def pad_values(op: Attention) -> Value | None:
+    """attention of heads of 192 over values of 128  ->  over values of 192, the rest zero: kernels take one size"""
+    head, size = op.q.shape[3], op.v.shape[3]
+    assert isinstance(head, int) and isinstance(size, int)
+    if op.softcap or size >= head:
+        return None
+    return Slice(op.with_operands({op.v: _padded(op.v, head - size)}), 3, 0, size)
+
+
+def _padded(x: Value, more: int) -> Value:
+    """Heads with so many zeros behind each."""
+    return Concat((x, Broadcast(scalar(0, x.dtype), (*x.shape[:3], more))), 3)
 
 
 def odd_heads(op: Attention) -> bool:

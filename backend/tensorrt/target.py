@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import metadata
 
-from trtc.backend.tensorrt.plugins import ALIGNED, mask_attention, odd_heads, pad_heads
+from trtc.backend.tensorrt.plugins import ALIGNED, mask_attention, odd_heads, pad_heads, pad_values
 from trtc.ir.errors import IRError
 from trtc.ir.op import Op
 from trtc.ir.ops import (
@@ -49,6 +49,7 @@ from trtc.ir.ops import (
     Sqrt,
     Sub,
     Tanh,
+    TopK,
     Transpose,
     Where,
 )  # fmt: skip
@@ -60,6 +61,7 @@ DISTRIBUTIONS = ("tensorrt_rtx_cu13_bindings", "tensorrt_rtx_cu12_bindings")
 FLOATS = (f32, f16, bf16)
 NUMBERS = (*FLOATS, i32, i64)
 MAX_RANK = 8
+MOST = 3840   # elements that a layer finds the greatest of
 
 
 def of(*dtypes: DType) -> Condition:
@@ -100,6 +102,11 @@ def _cache_update(op: KVCacheUpdate) -> str | None:
     return None if isinstance(capacity, int) else f"the capacity is {capacity}, but must be a number"
 
 
+def _top_k(op: TopK) -> str | None:
+    reason = of(*FLOATS)(op)
+    return reason or (None if op.k <= MOST else f"k is {op.k}, but must be {MOST} at most")
+
+
 def _attention(op: Attention) -> str | None:
     if op.q.dtype not in FLOATS:
         return f"q is {op.q.dtype}, but must be {' or '.join(map(str, FLOATS))}"
@@ -131,6 +138,7 @@ def _native() -> Mapping[type[Op], Condition]:
     native: dict[type[Op], Condition] = {kind: condition for condition, kinds in conditions.items() for kind in kinds}
     return native | {
         Cast: _cast, Gather: _gather, Embedding: _embedding, KVCacheUpdate: _cache_update, Attention: _attention,
+        TopK: _top_k,
     }   # fmt: skip
 
 
@@ -155,7 +163,7 @@ def tensorrt_rtx(version: str) -> Target:
         version=found,
         summary="TensorRT-RTX plans: built on any machine, run on GeForce RTX and RTX PRO GPUs.",
         native=_native(),
-        plugins=((mask_attention, pad_heads),),
+        plugins=((mask_attention, pad_values, pad_heads),),
         fixed=("M",),
     )
 

@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("tensorrt_rtx_bindings")
 
 from family_cases import FAMILY_CASES
+from family_cases_moe import FAMILY_CASES_MOE
 from models import CASES, LIMITS, Case, Floats, calls, checkpoint, reference
 from tensorrt_evaluator import build_plan, kernels, network_of
 
@@ -38,6 +39,11 @@ def test_families_before_llama_agree_with_transformers(name: str, tmp_path: Path
 @pytest.mark.parametrize("name", ["bloom", "mpt-6-heads-clipped-scaled"])
 def test_families_with_slopes_agree_with_transformers(name: str, tmp_path: Path) -> None:
     agree(FAMILY_CASES[name], "float16", tmp_path, fused=False)
+
+
+@pytest.mark.parametrize("name", ["qwen2-moe", "deepseek-v3-groups-yarn"])
+def test_experts_are_layers(name: str, tmp_path: Path) -> None:
+    agree(FAMILY_CASES_MOE[name], "float16", tmp_path)
 
 
 def agree(case: Case, dtype: str, tmp_path: Path, *, fused: bool = True) -> None:

@@ -75,6 +75,7 @@ CASES: dict[type[Op], list[Case]] = {
     o.Transpose: [Case(UNARY, axes=(2, 0, 1))],
     o.Slice: [Case(UNARY, axis=2, start=1, size=2), Case((4, 3), axis=0, start=1, size=2)],
     o.Concat: [Case(("B", "S", 4), ("B", 2, 4), ("B", "P", 4), axis=1)],
+    o.TopK: [Case(("B", "S", 7), k=3), Case(("S", 4), k=4), Case(("S", 5), k=1)],
     o.Iota: [Case(size=S, sizes=("S",)), Case(size=2 * S * B + 3, sizes=("B", "S"))],
     o.SizeOf: [Case(UNARY, axis=axis) for axis in range(3)],
     o.Rope: [
@@ -88,6 +89,7 @@ CASES: dict[type[Op], list[Case]] = {
         Case(*QKV, LENGTHS, scale=0.25, causal=False),
         Case(*QKV, None, MASK, causal=False),
         Case(("B", 4, "S", 20), ("B", 4, 8, 20), ("B", 4, 8, 20), LENGTHS, scale=0.2),
+        Case(("B", 4, "S", 12), ("B", 2, 8, 12), ("B", 2, 8, 6), LENGTHS, scale=0.3),
         Case(*QKV, LENGTHS, MASK, scale=0.3),
         Case(*QKV, LENGTHS, scale=0.3, window=2),
         Case(*QKV, LENGTHS, (bool_, "B", 1, "S", 8), causal=False, window=2),

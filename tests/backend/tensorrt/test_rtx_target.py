@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from trtc.backend.tensorrt import target as rtx
-from trtc.backend.tensorrt.plugins import mask_attention, pad_heads
+from trtc.backend.tensorrt.plugins import mask_attention, pad_heads, pad_values
 from trtc.backend.tensorrt.target import tensorrt_rtx
 from trtc.ir import DType, IRError, Op, bf16, bool_, f16, f32, i8, i32
 from trtc.ir.ops import Add, Attention, Cast, Embedding, Gather, Input, KVCacheUpdate, Neg, RMSNorm, Slice
@@ -82,3 +82,11 @@ def test_without_the_package_the_record_is_of_the_newest_known(monkeypatch: pyte
     monkeypatch.setattr(rtx, "DISTRIBUTIONS", ("no_such_distribution",))
     assert str(tensorrt_rtx("")) == "tensorrt-rtx:1.7"
     assert "tensorrt-rtx" in TARGETS
+
+
+def test_values_of_narrower_heads_are_padded() -> None:
+    narrow, wide = Input("v", f16["B", 2, 32, 32]), Input("v", f16["B", 2, 32, 128])
+    made = pad_values(Attention(Q, K, narrow, LENGTHS))
+    assert isinstance(made, Slice) and made.size == 32 and isinstance(made.x, Attention)
+    assert made.x.v.shape == K.shape and pad_values(made.x) is None
+    assert pad_values(Attention(Q, K, wide)) is None and pad_values(Attention(Q, K, narrow, softcap=2.0)) is None
