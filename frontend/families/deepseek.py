@@ -104,7 +104,7 @@ def _groups(keys: Keys, moe: MoEConfig, best: int) -> MoEConfig:
 
 def _fixed(keys: Keys, key: str, want: object) -> None:
     if keys.values[key] != want:
-        raise keys.wrong(key, keys.values[key], f"{want}, as in every published checkpoint")
+        raise keys.wrong(key, keys.values[key], f"{str(want).lower()}, as in every published checkpoint")
 
 
 DEEPSEEK_V2 = Family(

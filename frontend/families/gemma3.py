@@ -22,7 +22,8 @@ def gemma3_config(keys: Keys) -> DecoderConfig:
     """The decoder's config of a Gemma 3 checkpoint of text alone."""
     keys = keys.over(
         vocab_size=262208, num_attention_heads=8, max_position_embeddings=131072, attn_logit_softcapping=None,
-        final_logit_softcapping=None, rope_theta=1e6, rope_local_base_freq=1e4, sliding_window_pattern=6,
+        final_logit_softcapping=None, rope_theta=1e6, rope_local_base_freq=1e4, sliding_window=4096,
+        sliding_window_pattern=6,
     )   # fmt: skip
     _uncapped(keys, "attn_logit_softcapping")
     config = gemma2_config(keys)

@@ -23,7 +23,7 @@ CHATGLM: dict[str, Any] = {
 }   # fmt: skip
 OWN: dict[str, dict[str, Any]] = {
     "ChatGLMModel": CHATGLM, "ChatGLMForConditionalGeneration": CHATGLM,
-    "Gemma3ForConditionalGeneration": {"text_config": SIZES},
+    "Gemma3ForConditionalGeneration": {"text_config": SIZES}, "DeepseekV2ForCausalLM": {"num_experts_per_tok": 2},
 }   # fmt: skip
 """Keys of some architectures that others name otherwise."""
 FULL, SLIDING = "full_attention", "sliding_attention"

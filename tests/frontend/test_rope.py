@@ -93,10 +93,42 @@ def evaluated(rope: RopeConfig, past: list[int], lengths: list[int], capacity: i
     return graph.evaluate({"positions": positions, "totals": totals_})
 
 
+@settings(max_examples=50, deadline=None)
+@given(
+    st.integers(2, 32).flatmap(lambda n: st.tuples(*[st.lists(number, min_size=n, max_size=n)] * 2)), length, length,
+    st.none() | number, st.none() | number,
+)   # fmt: skip
+def test_longrope(
+    factors: tuple[list[float], list[float]], positions: int, old: int, factor: float | None, attention: float | None
+) -> None:
+    given = {"factor": factor, "attention_factor": attention}
+    parameters = {
+        "short_factor": factors[0], "long_factor": factors[1], "original_max_position_embeddings": old,
+        **{key: value for key, value in given.items() if value is not None},
+    }   # fmt: skip
+    config = config_of("longrope", 10000.0, 2 * len(factors[0]), positions, parameters)
+    for long in (False, True):
+        want = reference(config)
+        want(torch.zeros(1), torch.tensor([[old if long else old - 1]]))
+        got, scale = inverse_frequencies(ours(config), long=long)
+        np.testing.assert_allclose(got, want.inv_freq.numpy(), rtol=2e-6)
+        assert scale == pytest.approx(want.attention_scaling, rel=1e-12)
+
+
+BY_LENGTH = {
+    "dynamic": {"factor": 3.0},
+    "longrope": {
+        "short_factor": [1 + n / 9 for n in range(8)], "long_factor": [2.0 + n for n in range(8)],
+        "original_max_position_embeddings": 8, "factor": 5.0,
+    },
+}   # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BY_LENGTH)
 @pytest.mark.parametrize("capacity", [8, 40])
-def test_dynamic_angles_depend_on_each_sequence_alone(capacity: int) -> None:
+def test_angles_depend_on_the_length_of_each_sequence_alone(capacity: int, kind: str) -> None:
     """Below, at and beyond what was trained, as transformers gives for a sequence by itself; f32 sines of 40."""
-    config = config_of("dynamic", 10000.0, 16, 8, {"factor": 3.0})
+    config = config_of(kind, 10000.0, 16, 8, BY_LENGTH[kind])
     past, lengths = ([0, 0, 3, 7, 8, 30], [8, 3, 2, 1, 1, 5]) if capacity > 8 else ([0, 3, 6, 2], [2, 2, 2, 1])
     got = evaluated(ours(config), past, lengths, capacity)
     for row, (start, count) in enumerate(zip(past, lengths, strict=True)):
@@ -167,6 +199,15 @@ def test_where_the_keys_may_stand(config: dict[str, Any], kind: str, theta: floa
         )),
         ({**LLAMA3, "original_max_position_embeddings": 0}, 8, (
             "rope_parameters.original_max_position_embeddings is 0, but must be at least 1"
+        )),
+        ({"rope_type": "longrope", "short_factor": [1, 1, 1, 1]}, 8, (
+            "rope_parameters.long_factor is null, but must be a list of 4 numbers above 0"
+        )),
+        ({"rope_type": "longrope", "short_factor": [1, 0, 1, 1]}, 8, (
+            "rope_parameters.short_factor is [1, 0, 1, 1], but must be a list of 4 numbers above 0"
+        )),
+        ({**BY_LENGTH["longrope"], "rope_type": "longrope", "original_max_position_embeddings": 1}, 16, (
+            "original_max_position_embeddings is 1, but must be at least 2, as longrope rotary positions ask"
         )),
         ({"rope_theta": 1.0}, 8, "rope_parameters.rope_theta is 1.0, but must be greater than 1"),
         ({"rope_type": "default"}, 5, (
