@@ -62,6 +62,24 @@ def slice_of_concat(op: Slice) -> Value | None:
     return parts[0] if len(parts) == 1 else Concat(tuple(parts), op.axis)
 
 
+def slice_beside_concat(op: Slice, graph: Graph) -> Value | None:
+    """slice(concat(a, b) along another axis)  ->  concat(slice(a), slice(b)), of weights: no more is read than kept"""
+    match op.x:
+        case Concat(parts, axis) if axis != op.axis and graph.is_constant(op):
+            return Concat(tuple(Slice(part, op.axis, op.start, op.size) for part in parts), axis)
+        case _:
+            return None
+
+
+def slice_of_constant(op: Slice) -> Value | None:
+    """slice(one number everywhere)  ->  the number in the smaller shape"""
+    match op.x:
+        case Constant((value,), _):
+            return Constant((value,), op.type)
+        case _:
+            return None
+
+
 def concat_of_one(op: Concat) -> Value | None:
     """concat(x)  ->  x"""
     return op.parts[0] if len(op.parts) == 1 else None
@@ -216,8 +234,8 @@ def size_of_known(op: SizeOf, graph: Graph) -> Value | None:
 
 
 RULES = (
-    slice_of_all, slice_of_slice, slice_of_concat, slice_of_cast, concat_of_one, concat_of_concats, concat_of_casts,
-    concat_of_slices, transpose_of_nothing, transpose_of_transpose, reshape_of_nothing, reshape_of_reshape,
-    broadcast_of_nothing, cast_of_nothing, cast_of_cast, times_one, over_one, plus_zero, minus_zero, sum_minus_part,
-    double_neg, size_of_known,
+    slice_of_all, slice_of_slice, slice_of_concat, slice_beside_concat, slice_of_constant, slice_of_cast,
+    concat_of_one, concat_of_concats, concat_of_casts, concat_of_slices, transpose_of_nothing, transpose_of_transpose,
+    reshape_of_nothing, reshape_of_reshape, broadcast_of_nothing, cast_of_nothing, cast_of_cast, times_one, over_one,
+    plus_zero, minus_zero, sum_minus_part, double_neg, size_of_known,
 )   # fmt: skip

@@ -1,0 +1,74 @@
+"""config.json of a checkpoint, as trtc writes it: the format's own fields, and what they cannot say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trtc.frontend.config import DecoderConfig
+from trtc.frontend.trtllm.fields import written
+from trtc.frontend.trtllm.layout import Mapping
+from trtc.frontend.trtllm.schema import defaults
+
+VERSION = 1
+STANDARD = {
+    "architecture": "architecture", "num_hidden_layers": "num_hidden_layers",
+    "num_attention_heads": "num_attention_heads", "num_key_value_heads": "num_key_value_heads",
+    "hidden_size": "hidden_size", "intermediate_size": "intermediate_size", "head_size": "head_dim",
+    "vocab_size": "vocab_size", "max_position_embeddings": "max_position_embeddings", "norm_epsilon": "norm_eps",
+    "hidden_act": "hidden_act",
+}   # fmt: skip
+"""Keys of the format, with the decoder's fields that they are."""
+
+
+def document(config: DecoderConfig, dtype: str, mapping: Mapping) -> dict[str, Any]:
+    """The config of a checkpoint.
+
+    What the decoder is told beyond the format's fields stands under ``trtc``: the fields that differ from defaults.
+    """
+    ranks = {"world_size": mapping.world, "tp_size": mapping.tp, "pp_size": mapping.pp}
+    found = {
+        "architecture": config.architecture,
+        "dtype": dtype,
+        "logits_dtype": "float32",
+        **{key: getattr(config, field) for key, field in STANDARD.items()},
+        **positions(config),
+        "quantization": defaults("quantization"),
+        "mapping": ranks,
+        "use_parallel_embedding": mapping.embedding_axis is not None,
+        "embedding_sharding_dim": mapping.embedding_axis or 0,
+        "share_embedding_table": False,
+        **extras(config),
+        "use_prompt_tuning": False,
+    }
+    own = {"version": VERSION, "decoder": written(config, leave=tuple(STANDARD.values()))}
+    return {**found, "trtc": own}
+
+
+def positions(config: DecoderConfig) -> dict[str, Any]:
+    """How tokens know their places, in the format's words."""
+    rope = config.rope
+    kind = {"longrope": "long_rope", "yarn": "yarn"}.get(rope.kind, "rope_gpt_neox")
+    parameters = {key: value for key, value in (rope.parameters or {}).items() if key != "max_position"}
+    return {
+        "position_embedding_type": "rope_gptj" if rope.interleaved else kind,
+        "rotary_embedding_dim": rope.dim,
+        "rotary_base": rope.theta,
+        "rotary_scaling": None if rope.kind == "default" else {"type": rope.kind, "rope_type": rope.kind, **parameters},
+    }
+
+
+def extras(config: DecoderConfig) -> dict[str, Any]:
+    """What models add to the format."""
+    found: dict[str, Any] = {
+        "qk_layernorm": config.qk_norm != "none", "attn_bias": config.qkv_bias, "mlp_bias": config.mlp_bias,
+        "tie_word_embeddings": config.tie_word_embeddings,
+    }   # fmt: skip
+    for key in ("embedding_multiplier", "residual_multiplier"):
+        if getattr(config, key) != 1:
+            found[key] = getattr(config, key)
+    for key, value in (
+        ("attn_logit_softcapping", config.attention_softcap), ("final_logit_softcapping", config.logits_softcap),
+    ):   # fmt: skip
+        if value:
+            found[key] = value
+    return found
