@@ -13,9 +13,12 @@ Division: TypeAlias = Literal["outputs", "inputs"]
 
 DIVISIONS: dict[str, Division] = {
     "q": "outputs", "k": "outputs", "v": "outputs", "q_layernorm": "outputs", "k_layernorm": "outputs",
-    "dense": "inputs", "fc": "outputs", "gate": "outputs", "proj": "inputs", "lm_head": "outputs",
+    "q_b": "outputs", "kv_b": "outputs", "dense": "inputs", "fc": "outputs", "gate": "outputs", "proj": "inputs",
+    "lm_head": "outputs",
 }   # fmt: skip
 """By the last name of a module: ``transformer.layers.0.attention.q``, say. Ranks have all of every other weight."""
+QUERY = ("q", "q_layernorm", "q_b", "kv_b", "dense")
+"""What belongs to heads of queries."""
 KEY_VALUE = ("k", "v", "k_layernorm")
 """What belongs to heads of keys and values, of which there may be fewer than ranks: several ranks have the same one."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -108,7 +109,7 @@ def _mapping(checkpoint: Checkpoint, tp: int, pp: int, embedding_axis: int | Non
 
 
 def _plan(checkpoint: Checkpoint, dtype: str, mapping: Mapping) -> Plan:
-    weights = _recorded(checkpoint)
+    weights = recorded(checkpoint)
     config = checkpoint.config
     if SCORED not in weights:
         weights[SCORED] = weights[EMBEDDED]
@@ -121,13 +122,13 @@ def _plan(checkpoint: Checkpoint, dtype: str, mapping: Mapping) -> Plan:
     return Plan(checkpoint, dtype, layout, simple)
 
 
-def _recorded(checkpoint: Checkpoint) -> dict[str, Value]:
+def recorded(checkpoint: Checkpoint) -> dict[str, Value]:
     """Every weight that the decoder asks for by role, in order, in the element type that the checkpoint has."""
     weights, found = Weights(checkpoint.source, checkpoint.expression, f32), dict[str, Value]()
 
-    def lookup(role: str, *shape: int) -> Value:
+    def lookup(role: str, *shape: int, **options: Any) -> Value:
         found[role] = weights.stored(role, *shape)
-        return weights(role, *shape)
+        return weights(role, *shape, **options)
 
     build_decoder(checkpoint.config, lookup, Limits(1, 1, 1), f32)
     return found

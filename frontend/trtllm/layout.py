@@ -9,7 +9,7 @@ from functools import cached_property
 from trtc.errors import TrtcError
 from trtc.frontend.config import DecoderConfig
 from trtc.ir.types import DType, f32
-from trtc.passes.tensor_parallel import KEY_VALUE, divided_axis, is_divisible, share, stage_layers
+from trtc.passes.tensor_parallel import KEY_VALUE, QUERY, divided_axis, is_divisible, share, stage_layers
 
 EMBEDDING, HEAD = "transformer.vocab_embedding", "lm_head"
 MERGED = {"qkv": ("q", "k", "v"), "fc": ("gate", "fc")}
@@ -103,7 +103,7 @@ class Layout:
     def _units(self, name: str, size: int) -> int:
         if name in KEY_VALUE:
             return self.config.num_key_value_heads
-        return self.config.num_attention_heads if name in ("q", "q_layernorm", "dense") else size
+        return self.config.num_attention_heads if name in QUERY else size
 
     def container(self, name: str, rank: int) -> tuple[str, tuple[str, ...]]:
         """The tensor that a weight of so many axes lies in, and all that do, in order; ("", ()) where it is alone."""

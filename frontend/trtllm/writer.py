@@ -121,7 +121,7 @@ class Writer:
                 block = _bytes(array[first : first + rows])
                 kept = self.resume and self._matches(file, block)
                 if not kept:
-                    _write(file, block)
+                    write_all(file, block)
                 for key in keys:
                     self.source.release(key)
                 self._count(block.size, kept=kept)
@@ -145,7 +145,7 @@ def _bytes(array: Array) -> Array:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
-def _write(file: BinaryIO, block: Array) -> None:
+def write_all(file: BinaryIO, block: Array) -> None:
     """All of a block: one call may take a part of it, as when the disk fills up."""
     left = block.data
     while left:
