@@ -2,8 +2,8 @@
 
     python benchmarks/convert.py [--layers 4 22 41] [--dtype bfloat16] [--workers 2] [--turns 3]
 
-Everything ends on the disk (fsync). For 2 GB, peak memory (RSS, mapped pages included) is to stay under 1.5 x the largest
-tensor x workers + 400 MB and under a fifth of transformers', and time under 1.5 x that of `cp`.
+Everything ends on the disk (fsync). For 2 GB, peak memory (RSS, mapped pages included) is to stay under 1.5 x the
+largest tensor x workers + 400 MB and under a fifth of transformers', and time under 1.5 x that of `cp`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ for name in os.listdir(sys.argv[2]):
 
 def commands(model: Path, out: Path, workers: int) -> dict[str, list[str]]:
     """What is compared, by the name that the table shows."""
-    convert = [sys.executable, "-m", "trtc", "convert", str(model), "-o", str(out), "--workers", str(workers), "--quiet"]
+    trtc = [sys.executable, "-m", "trtc", "convert", str(model), "-o", str(out)]
+    convert = [*trtc, "--workers", str(workers), "--quiet"]
     return {
         "cp, sync": ["sh", "-c", 'cp -r "$0" "$1" && sync "$1"/*', str(model), str(out)],
         "transformers: load, save, sync": [sys.executable, "-c", TRANSFORMERS, str(model), str(out)],

@@ -26,12 +26,14 @@ NAMES: dict[str, tuple[str, ...]] = {
     "parallel_attention": ("parallel_attn",),
 }
 """By the format's key."""
+ABSENT = {"MistralForCausalLM": {"sliding_window": None}, "MixtralForCausalLM": {"sliding_window": None}}
+"""What a model is without, where the format says nothing, but Hugging Face's defaults would have it."""
 MOE = {"num_experts": ("num_local_experts", "num_experts"), "top_k": ("num_experts_per_tok",)}
 
 
 def huggingface_keys(keys: Keys) -> Keys:
     """The same config as Hugging Face's families spell it; what the format leaves out is not there."""
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = dict(ABSENT.get(keys.get(str, "architecture"), {}))
     for key, value in keys.values.items():
         if value is not None:
             found.update(dict.fromkeys(NAMES.get(key, (key,)), value))
