@@ -258,7 +258,11 @@ def test_a_checkpoint_is_replaced_when_the_new_one_is_whole(tmp_path: Path) -> N
 def test_the_disk_is_looked_at_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = models.checkpoint("mha")
     free = shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr(work_folder.shutil, "disk_usage", lambda _: free)
+
+    def usage(_: Path) -> object:
+        return free
+
+    monkeypatch.setattr(work_folder.shutil, "disk_usage", usage)
     assert error_of(source, tmp_path / "ranks") == (
         f"{tmp_path}/ranks needs 0.1 MB, but its disk has 0.0 MB free\n"
         "  = help: free some space, or give a folder on another disk to -o"

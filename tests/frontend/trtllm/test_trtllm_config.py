@@ -238,7 +238,7 @@ def test_engines_of_tensorrt_llm(folder: Path, tmp_path: Path) -> None:
         )
 
 
-GENERATIONS = [
+GENERATIONS: list[tuple[dict[str, Any], Quantization]] = [
     ({}, Quantization(group_size=64)),
     ({"use_weight_only": False, "weight_only_precision": "int8"}, Quantization(group_size=64)),
     ({"use_weight_only": True}, Quantization("W8A16", group_size=64)),
@@ -313,7 +313,7 @@ def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return folder, json.loads((folder / "config.json").read_text())
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_change_is_refused_or_harmless(written: tuple[Path, dict[str, Any]], data: st.DataObject) -> None:
     folder, config = written
