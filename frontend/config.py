@@ -245,7 +245,7 @@ class DecoderConfig:
     norm: Literal["rms", "layer"] = "rms"
     norm_bias: bool = False
     norm_offset: float = 0.0
-    norm_place: Literal["pre", "post", "both"] = "pre"
+    norm_place: Literal["pre", "post", "both", "sum"] = "pre"
     parallel_residual: bool = False
     qk_norm: Literal["none", "head", "each", "whole"] = "none"
     windows: tuple[int, ...] = ()

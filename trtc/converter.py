@@ -13,6 +13,7 @@ from trtc.backend.bundle import Progress, silent
 from trtc.compiler import dtype_of
 from trtc.errors import TrtcError
 from trtc.frontend import DTYPES, Checkpoint, Limits, build_decoder, open_checkpoint
+from trtc.frontend.config import DecoderConfig
 from trtc.frontend.sources.mapped import MappedSource
 from trtc.frontend.trtllm import Layout, Mapping, document, rank_tensors
 from trtc.frontend.trtllm.layout import EMBEDDING, HEAD
@@ -21,11 +22,13 @@ from trtc.frontend.weights import Weights
 from trtc.ir.graph import Graph
 from trtc.ir.materialize import materialize, weights_of
 from trtc.ir.op import Value
+from trtc.ir.ops import Cast, MatMul, Transpose
 from trtc.ir.types import f32
-from trtc.passes import Pipeline
+from trtc.passes.canonicalize import Canonicalize
 from trtc.work_folder import WorkFolder, work_folder
 
 EMBEDDED, SCORED = f"{EMBEDDING}.weight", f"{HEAD}.weight"
+PROJECT_IN, PROJECT_OUT = "transformer.project_in.weight", "transformer.project_out.weight"
 ROWS = 1 << 10   # that are compared at a time
 
 
@@ -109,17 +112,15 @@ def _mapping(checkpoint: Checkpoint, tp: int, pp: int, embedding_axis: int | Non
 
 
 def _plan(checkpoint: Checkpoint, dtype: str, mapping: Mapping) -> Plan:
-    weights = recorded(checkpoint)
-    config = checkpoint.config
+    config, weights = _unprojected(checkpoint.config, recorded(checkpoint))
     if SCORED not in weights:
         weights[SCORED] = weights[EMBEDDED]
     elif _are_equal(weights[EMBEDDED], weights[SCORED], checkpoint.source):
         config = replace(config, tie_word_embeddings=True)
     layout = Layout(config, mapping)
     ranks = (rank_tensors(layout, weights, DTYPES[dtype], rank) for rank in range(mapping.world))
-    simplify = Pipeline.parse("canonicalize,cse")
-    simple = [dict(simplify.run(Graph("rank", (), tensors, {})).outputs) for tensors in ranks]
-    return Plan(checkpoint, dtype, layout, simple)
+    simple = (Canonicalize().run(Graph("rank", (), tensors, {})) for tensors in ranks)
+    return Plan(checkpoint, dtype, layout, [dict(graph.outputs) for graph in simple])
 
 
 def recorded(checkpoint: Checkpoint) -> dict[str, Value]:
@@ -132,6 +133,17 @@ def recorded(checkpoint: Checkpoint) -> dict[str, Value]:
 
     build_decoder(checkpoint.config, lookup, Limits(1, 1, 1), f32)
     return found
+
+
+def _unprojected(config: DecoderConfig, weights: dict[str, Value]) -> tuple[DecoderConfig, dict[str, Value]]:
+    """The format knows no projections of embeddings (OPT-350m): they are multiplied into the embedding and lm_head."""
+    if not config.embedding_dim:
+        return config, weights
+    words, before, after = (Cast(weights[role], f32) for role in (EMBEDDED, PROJECT_IN, PROJECT_OUT))
+    scored = Cast(weights.get(SCORED, weights[EMBEDDED]), f32)
+    kept = {role: weight for role, weight in weights.items() if role not in (PROJECT_IN, PROJECT_OUT)}
+    kept |= {EMBEDDED: MatMul(words, Transpose(before, (1, 0))), SCORED: MatMul(scored, after)}
+    return replace(config, embedding_dim=0, tie_word_embeddings=False), kept
 
 
 def _are_equal(a: Value, b: Value, source: MappedSource) -> bool:

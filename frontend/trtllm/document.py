@@ -13,9 +13,8 @@ VERSION = 1
 STANDARD = {
     "architecture": "architecture", "num_hidden_layers": "num_hidden_layers",
     "num_attention_heads": "num_attention_heads", "num_key_value_heads": "num_key_value_heads",
-    "hidden_size": "hidden_size", "intermediate_size": "intermediate_size", "head_size": "head_dim",
-    "vocab_size": "vocab_size", "max_position_embeddings": "max_position_embeddings", "norm_epsilon": "norm_eps",
-    "hidden_act": "hidden_act",
+    "hidden_size": "hidden_size", "intermediate_size": "intermediate_size", "vocab_size": "vocab_size",
+    "max_position_embeddings": "max_position_embeddings", "norm_epsilon": "norm_eps", "hidden_act": "hidden_act",
 }   # fmt: skip
 """Keys of the format, with the decoder's fields that they are."""
 
@@ -40,35 +39,47 @@ def document(config: DecoderConfig, dtype: str, mapping: Mapping) -> dict[str, A
         **extras(config),
         "use_prompt_tuning": False,
     }
-    own = {"version": VERSION, "decoder": written(config, leave=tuple(STANDARD.values()))}
+    own = {"version": VERSION, "decoder": written(config, leave=(*STANDARD.values(), "head_dim"))}
     return {**found, "trtc": own}
 
 
 def positions(config: DecoderConfig) -> dict[str, Any]:
     """How tokens know their places, in the format's words."""
     rope = config.rope
+    if not rope.dim:
+        return {"position_embedding_type": "alibi" if config.alibi_slopes else "learned_absolute"}
     kind = {"longrope": "long_rope", "yarn": "yarn"}.get(rope.kind, "rope_gpt_neox")
     parameters = {key: value for key, value in (rope.parameters or {}).items() if key != "max_position"}
     return {
         "position_embedding_type": "rope_gptj" if rope.interleaved else kind,
         "rotary_embedding_dim": rope.dim,
+        "rotary_pct": rope.dim / config.head_dim,
         "rotary_base": rope.theta,
         "rotary_scaling": None if rope.kind == "default" else {"type": rope.kind, "rope_type": rope.kind, **parameters},
+        "attn_bias": config.qkv_bias,
+        "mlp_bias": config.mlp_bias,
     }
 
 
 def extras(config: DecoderConfig) -> dict[str, Any]:
-    """What models add to the format."""
-    found: dict[str, Any] = {
-        "qk_layernorm": config.qk_norm != "none", "attn_bias": config.qkv_bias, "mlp_bias": config.mlp_bias,
-        "tie_word_embeddings": config.tie_word_embeddings,
-    }   # fmt: skip
-    for key in ("embedding_multiplier", "residual_multiplier"):
-        if getattr(config, key) != 1:
-            found[key] = getattr(config, key)
-    for key, value in (
-        ("attn_logit_softcapping", config.attention_softcap), ("final_logit_softcapping", config.logits_softcap),
-    ):   # fmt: skip
-        if value:
-            found[key] = value
+    """What models add to the format, where they differ from what it takes for granted."""
+    windows = set(config.windows)
+    stated = {
+        "head_size": (config.head_dim, config.hidden_size // config.num_attention_heads),
+        "qk_layernorm": (config.qk_norm != "none", False),
+        "embedding_multiplier": (config.embedding_multiplier, 1),
+        "residual_multiplier": (config.residual_multiplier, 1),
+        "attn_logit_softcapping": (config.attention_softcap, 0),
+        "final_logit_softcapping": (config.logits_softcap, 0),
+        "sliding_window": (max(windows, default=0), 0),
+        "inter_layernorms": (config.norm_place == "both", False),
+    }
+    found = {key: value for key, (value, usual) in stated.items() if value != usual}
+    if config.architecture == "OPTForCausalLM":
+        found["do_layer_norm_before"] = config.norm_place == "pre"
+    if config.architecture == "FalconForCausalLM":
+        found |= {
+            "bias": config.qkv_bias, "parallel_attention": config.parallel_residual,
+            "new_decoder_architecture": config.parallel_norms == 2,
+        }   # fmt: skip
     return found

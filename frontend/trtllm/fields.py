@@ -11,6 +11,7 @@ from trtc.frontend.config import Keys, RopeConfig
 from trtc.frontend.rope import read_rope
 from trtc.ir.errors import nearest
 
+NO_ROPE = RopeConfig(theta=10000.0, dim=0)
 POSITIONS = "max_position_embeddings"   # what rotary positions were trained on, if nothing else is said
 
 
@@ -31,6 +32,8 @@ def _json(value: Any, positions: int) -> Any:
 
 def _rope(rope: RopeConfig, positions: int) -> dict[str, Any]:
     """Under Hugging Face's names, without what follows from the rest."""
+    if not rope.dim:
+        return {"dim": 0}
     parameters = {} if rope.kind == "default" else {"truncate": True, **(rope.parameters or {})}
     trained = parameters.pop("max_position", positions)
     if parameters.get("truncate"):
@@ -93,5 +96,7 @@ def _section(keys: Keys, key: str) -> Keys:
 
 
 def _read_rope(keys: Keys, positions: int) -> RopeConfig:
+    if keys.get(int, "dim") == 0:
+        return NO_ROPE
     turned, trained = keys.positive("dim"), keys.positive("max_position", default=positions)
     return read_rope(keys, turned, trained, interleaved=keys.get(bool, "interleaved", default=False))
