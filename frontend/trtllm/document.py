@@ -69,12 +69,19 @@ def extras(config: DecoderConfig) -> dict[str, Any]:
         "qk_layernorm": (config.qk_norm != "none", False),
         "embedding_multiplier": (config.embedding_multiplier, 1),
         "residual_multiplier": (config.residual_multiplier, 1),
-        "attn_logit_softcapping": (config.attention_softcap, 0),
-        "final_logit_softcapping": (config.logits_softcap, 0),
+        "output_multiplier_scale": (config.logits_multiplier, 1),
         "sliding_window": (max(windows, default=0), 0),
         "inter_layernorms": (config.norm_place == "both", False),
     }
     found = {key: value for key, (value, usual) in stated.items() if value != usual}
+    if config.architecture.startswith("Gemma2"):
+        found |= {
+            "attn_logit_softcapping": config.attention_softcap or None,
+            "final_logit_softcapping": config.logits_softcap or None,
+            "query_pre_attn_scalar": (config.attention_multiplier or config.head_dim**-0.5) ** -2,
+        }   # fmt: skip
+    elif config.attention_multiplier is not None:
+        found["attention_multiplier"] = config.attention_multiplier
     if config.architecture == "OPTForCausalLM":
         found["do_layer_norm_before"] = config.norm_place == "pre"
     if config.architecture == "FalconForCausalLM":
