@@ -158,7 +158,7 @@ class MoEConfig:
     num_experts: int
     num_experts_per_tok: int
     intermediate_size: int
-    scoring: str = "softmax"
+    scoring: Literal["softmax", "sigmoid"] = "softmax"
     correction_bias: bool = False
     norm_topk_prob: bool = True
     routed_scaling_factor: float = 1.0

@@ -145,5 +145,10 @@ def _check(config: DecoderConfig, keys: Keys, own: Keys) -> None:
         raise keys.wrong("hidden_act", config.hidden_act, f"one of {known}", *nearest(config.hidden_act, ACTIVATIONS))
     if config.windows and (len(config.windows) != config.num_hidden_layers or min(config.windows) < 0):
         raise own.wrong("windows", config.windows, f"a list of {config.num_hidden_layers} numbers >= 0")
-    if config.rope.dim > config.head_dim:
-        raise own.wrong("rope.dim", config.rope.dim, f"at most head_size, {config.head_dim}")
+    for key, rope in (("rope", config.rope), ("local_rope", config.local_rope)):
+        if rope and rope.dim > config.head_dim:
+            raise own.wrong(f"{key}.dim", rope.dim, f"at most head_size, {config.head_dim}")
+    if config.alibi_slopes and len(config.alibi_slopes) != config.num_attention_heads:
+        raise own.wrong("alibi_slopes", config.alibi_slopes, f"a list of {config.num_attention_heads} numbers")
+    if config.moe and (config.moe.n_group < 1 or config.moe.num_experts % config.moe.n_group):
+        raise own.wrong("moe.n_group", config.moe.n_group, f"a divisor of num_experts, {config.moe.num_experts}")
