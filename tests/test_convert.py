@@ -12,7 +12,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import family_cases
 import models
 import numpy as np
 import pytest
@@ -27,7 +26,8 @@ from trtc.frontend.trtllm import writer
 from trtc.ir.materialize import materialize
 
 load: Any = import_module("safetensors.numpy").load_file
-assert family_cases.FAMILY_CASES   # are among those that are known
+for module in Path(__file__).parent.glob("*cases*.py"):
+    import_module(module.stem)   # adds its cases to those that are known
 MODELS = Path(__file__).parents[2] / "shared/models"
 every_case = pytest.mark.parametrize("case", KNOWN.values(), ids=KNOWN.keys())
 
@@ -44,7 +44,10 @@ def contents(folder: Path) -> dict[str, bytes]:
 def shards(case: Case) -> bool:
     """Whether 4 ranks can have equal parts of the model."""
     config = open_checkpoint(models.checkpoint(case.name)).config
-    return config.intermediate_size % 4 == 0 and config.num_attention_heads % 4 == 0 and config.num_hidden_layers > 1
+    moe = config.moe
+    widths = [config.intermediate_size, *((moe.intermediate_size, moe.shared_intermediate_size) if moe else ())]
+    even = all(width % 4 == 0 for width in (*widths, config.num_attention_heads))
+    return even and config.num_hidden_layers > 1
 
 
 @every_case
@@ -60,8 +63,8 @@ def test_there_and_back_again(case: Case, tmp_path: Path) -> None:
     if not open_checkpoint(source).config.embedding_dim:   # or the format has other weights
         expected, found = weights_of_model(source), weights_of_model(two)
         assert expected.keys() == found.keys()
-        for role, array in found.items():
-            np.testing.assert_array_equal(array.view(np.uint8), expected[role].view(np.uint8), err_msg=role)
+        for role, array in found.items():   # in f32, which all fit in: routers are stored so
+            np.testing.assert_array_equal(array.astype(np.float32), expected[role].astype(np.float32), err_msg=role)
 
 
 def weights_of_model(folder: Path) -> dict[str, Any]:
@@ -132,6 +135,23 @@ def test_the_tensors_of_a_rank(tmp_path: Path) -> None:
     assert models.torch.equal(last[f"{layer}.attention.dense.weight"], hf[f"{theirs}.o_proj.weight"][:, 32:].float())
     words = hf["model.embed_tokens.weight"][505:].float()
     assert models.torch.equal(last["lm_head.weight"][:504], words) and not last["lm_head.weight"][504:].any()
+
+
+def test_the_tensors_of_experts(tmp_path: Path) -> None:
+    """The halves w3 and w1 of each expert, each divided by itself; the router in float32, and whole."""
+    source = models.checkpoint("mixtral")
+    hf = models.torch_tensors(source)
+    folder = convert(source, tmp_path / "ranks", tp_size=2)
+    tensors = models.torch_tensors(folder / "rank1.safetensors")
+    theirs, ours, torch = "model.layers.1.block_sparse_moe", "transformer.layers.1.mlp", models.torch
+    experts = [[hf[f"{theirs}.experts.{n}.{part}.weight"] for part in ("w3", "w1", "w2")] for n in range(4)]
+    fc = torch.stack([torch.cat([w3[24:], w1[24:]]) for w3, w1, _ in experts])
+    assert torch.equal(tensors[f"{ours}.fc.weight"], fc) and f"{ours}.gate.weight" not in tensors
+    assert torch.equal(tensors[f"{ours}.proj.weight"], torch.stack([w2[:, 24:] for _, _, w2 in experts]))
+    assert tensors[f"{ours}.router.weight"].dtype == torch.float32
+    assert torch.equal(tensors[f"{ours}.router.weight"], hf[f"{theirs}.gate.weight"].float())
+    moe = json.loads((folder / "config.json").read_text())["moe"]
+    assert moe == {"num_experts": 4, "top_k": 2, "normalization_mode": 1}
 
 
 @pytest.mark.parametrize(("axis", "shape"), [(0, (505, 32)), (1, (1009, 16))])
