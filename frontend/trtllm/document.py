@@ -73,7 +73,7 @@ def extras(config: DecoderConfig) -> dict[str, Any]:
         "sliding_window": (max(windows, default=0), 0),
         "inter_layernorms": (config.norm_place == "both", False),
     }
-    found = {key: value for key, (value, usual) in stated.items() if value != usual}
+    found: dict[str, Any] = {key: value for key, (value, usual) in stated.items() if value != usual}
     if config.moe:
         mode = 1 if config.moe.norm_topk_prob else 0   # of weights: whether they are made to sum up to 1
         moe = {"num_experts": config.moe.num_experts, "top_k": config.moe.num_experts_per_tok}
