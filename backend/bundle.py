@@ -113,7 +113,7 @@ def bundle(out: Path, needed: int) -> Generator[BundleWriter]:
         raise TrtcError(f"{out} cannot be written: {error.strerror}") from None
     try:
         yield BundleWriter(folder)
-        _swap(folder, out.resolve())
+        swap(folder, out.resolve())
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise no_space(out, needed, shutil.disk_usage(parent).free) from None
@@ -133,7 +133,7 @@ def _is_replaceable(out: Path) -> bool:
     return isinstance(document, dict) and cast("dict[str, Any]", document).get("format") == FORMAT
 
 
-def _swap(folder: Path, out: Path) -> None:
+def swap(folder: Path, out: Path) -> None:
     """Put a finished bundle in its place; what lies there goes only when that is done."""
     old = Path(f"{folder}.old")
     if out.exists():

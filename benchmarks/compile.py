@@ -48,8 +48,9 @@ def write_checkpoint(folder: Path, layers: int, dtype: str) -> int:
         header[name] = {"dtype": CODES[dtype], "shape": shape, "data_offsets": (end, end + size)}
         end += size
     config = {
-        "architectures": ["LlamaForCausalLM"], "hidden_size": HIDDEN, "intermediate_size": INNER, "vocab_size": VOCAB,
-        "num_hidden_layers": layers, "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS,
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": HIDDEN, "vocab_size": VOCAB,
+        "intermediate_size": INNER, "num_hidden_layers": layers, "num_attention_heads": HEADS,
+        "num_key_value_heads": KV_HEADS,
         "max_position_embeddings": 2048, "rms_norm_eps": 1e-5, "dtype": dtype,
     }   # fmt: skip
     (folder / "config.json").write_text(json.dumps(config))

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from trtc.errors import TrtcError
-from trtc.frontend.config import DecoderConfig
+from trtc.frontend.config import DecoderConfig, Keys
 from trtc.frontend.decoder import Limits, build_decoder
 from trtc.frontend.sources.mapped import MappedSource
 from trtc.frontend.weights import Expression, Weights
+from trtc.ir.errors import nearest
 from trtc.ir.graph import Graph
 from trtc.ir.types import DType, bf16, f16, f32
 
@@ -92,18 +93,22 @@ def holds(name: str) -> Callable[[Path], bool]:
     return lambda path: (path / name).exists()
 
 
-def open_checkpoint(path: str | Path) -> Checkpoint:
+def open_checkpoint(path: str | Path, form: str = "") -> Checkpoint:
     """The checkpoint in a directory or a file; nothing of its tensors is read yet but the headers.
 
+    Args:
+        form: one of FORMATS; found out where empty.
     Errors:
         TrtcError: nothing there, no config, an unknown architecture, a key or a file that is missing or wrong.
     """
     place, every = Path(path), list(FORMATS.values())
-    found = next((form for form in every if form.finds(place)), None)
+    if form and form not in FORMATS:
+        raise TrtcError(f"source is {form}, but must be one of {', '.join(FORMATS)}", *nearest(form, FORMATS))
+    found = FORMATS[form] if form else next((one for one in every if one.finds(place)), None)
     if found is None and not place.is_dir():
-        signs = " or ".join(form.sign for form in every)
+        signs = " or ".join(dict.fromkeys(one.sign for one in every))
         raise TrtcError(f"{path} is no directory", f"help: give the directory that holds {signs}, and the weights")
-    return (found or every[0]).open(place)
+    return (found or FORMATS["huggingface"]).open(place)
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -121,3 +126,23 @@ def read_json(file: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise TrtcError(f"{file.name} must hold a JSON object")
     return cast("dict[str, Any]", value)
+
+
+def read_generation(folder: Path, raw: dict[str, Any]) -> dict[str, Any]:
+    """The ids of the tokens that begin, end and pad: by generation_config.json first, else config.json."""
+    file = folder / "generation_config.json"
+    own = read_json(file) if file.is_file() else {}
+    bos, eos, pad = (
+        _token_ids(key, *((own, file.name) if key in own else (raw, "config.json")))
+        for key in ("bos_token_id", "eos_token_id", "pad_token_id")
+    )
+    return {"bos_token_id": bos[0] if bos else None, "eos_token_ids": eos, "pad_token_id": pad[0] if pad else None}
+
+
+def _token_ids(key: str, values: dict[str, Any], file: str) -> list[int]:
+    """One id, several or none; a negative one stands for none."""
+    stated: Any = values.get(key)
+    ids = cast("list[Any]", stated if isinstance(stated, list) else [] if stated is None else [stated])
+    if not all(type(i) is int for i in ids):
+        raise Keys(values, file).wrong(key, cast("object", stated), "a whole number or a list of them")
+    return [i for i in ids if i >= 0]

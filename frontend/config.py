@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 from trtc.errors import TrtcError
 from trtc.ir.errors import nearest
@@ -99,6 +99,9 @@ class Keys:
                 return Keys(cast("Mapping[str, Any]", inner), self.file, f"{self.prefix}{name}.")
         return None
 
+    def unknown(self, key: str, *notes: str) -> TrtcError:
+        return TrtcError(f"{self.file}: {self.prefix}{key} is unknown", *notes)
+
     def wrong(self, key: str, value: object, want: str, *notes: str) -> TrtcError:
         shown = json.dumps(value, ensure_ascii=False, default=str)
         shown = shown if len(shown) <= LONGEST else f"{shown[:LONGEST]}..."
@@ -155,7 +158,7 @@ class MoEConfig:
     num_experts: int
     num_experts_per_tok: int
     intermediate_size: int
-    scoring: str = "softmax"
+    scoring: Literal["softmax", "sigmoid"] = "softmax"
     correction_bias: bool = False
     norm_topk_prob: bool = True
     routed_scaling_factor: float = 1.0
@@ -239,12 +242,12 @@ class DecoderConfig:
     dense_bias: bool = False
     mlp_bias: bool = False
     gated: bool = True
-    norm: str = "rms"
+    norm: Literal["rms", "layer"] = "rms"
     norm_bias: bool = False
     norm_offset: float = 0.0
-    norm_place: str = "pre"
+    norm_place: Literal["pre", "post", "both", "sum"] = "pre"
     parallel_residual: bool = False
-    qk_norm: str = "none"
+    qk_norm: Literal["none", "head", "each", "whole"] = "none"
     windows: tuple[int, ...] = ()
     attention_multiplier: float | None = None
     attention_softcap: float = 0.0

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from trtc.errors import TrtcError
-from trtc.frontend.checkpoint import FORMATS, Checkpoint, Format, holds, read_json
+from trtc.frontend.checkpoint import FORMATS, Checkpoint, Format, holds, read_generation, read_json
 from trtc.frontend.config import Keys
 from trtc.frontend.families import family_of
 from trtc.frontend.sources.mapped import MappedSource
@@ -53,7 +53,7 @@ def open_huggingface(folder: Path) -> Checkpoint:
     return Checkpoint(
         folder, "huggingface", raw, config, source,
         named(family.names, config, source, strip=family.prefix if headless else ""),
-        lambda: _generation(folder, raw),
+        lambda: read_generation(folder, raw),
     )   # fmt: skip
 
 
@@ -106,23 +106,3 @@ def weight_files(folder: Path, files: Files, homes: dict[str, str]) -> list[str]
         if not (folder / name).is_file():
             raise TrtcError(f"{name} is missing from {folder}, but {files.index} names it", "help: fetch it again")
     return names
-
-
-def _generation(folder: Path, raw: dict[str, Any]) -> dict[str, Any]:
-    """generation_config.json first, else config.json."""
-    file = folder / "generation_config.json"
-    own = read_json(file) if file.is_file() else {}
-    bos, eos, pad = (
-        _token_ids(key, *((own, file.name) if key in own else (raw, "config.json")))
-        for key in ("bos_token_id", "eos_token_id", "pad_token_id")
-    )
-    return {"bos_token_id": bos[0] if bos else None, "eos_token_ids": eos, "pad_token_id": pad[0] if pad else None}
-
-
-def _token_ids(key: str, values: dict[str, Any], file: str) -> list[int]:
-    """One id, several or none; a negative one stands for none."""
-    stated: Any = values.get(key)
-    ids = cast("list[Any]", stated if isinstance(stated, list) else [] if stated is None else [stated])
-    if not all(type(i) is int for i in ids):
-        raise Keys(values, file).wrong(key, cast("object", stated), "a whole number or a list of them")
-    return [i for i in ids if i >= 0]

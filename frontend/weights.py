@@ -49,13 +49,16 @@ class Weights:
         Args:
             dtype: what it is cast to, if not to that of all.
         """
+        weight, to = self.stored(role, *shape), dtype or self.dtype
+        return weight if weight.dtype == to else Cast(weight, to)
+
+    def stored(self, role: str, *shape: int) -> Value:
+        """The same, in the element type that the checkpoint has."""
 
         def fetch(key: str, *sizes: int) -> Weight:
             return self._fetch(role, key, sizes)
 
-        weight = self.expression(role, shape, fetch)
-        to = dtype or self.dtype
-        return weight if weight.dtype == to else Cast(weight, to)
+        return self.expression(role, shape, fetch)
 
     def _fetch(self, role: str, key: str, shape: tuple[int, ...]) -> Weight:
         stored = self.source.type(key)

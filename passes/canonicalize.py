@@ -62,6 +62,24 @@ def slice_of_concat(op: Slice) -> Value | None:
     return parts[0] if len(parts) == 1 else Concat(tuple(parts), op.axis)
 
 
+def slice_beside_concat(op: Slice, graph: Graph) -> Value | None:
+    """slice(concat(a, b) along another axis)  ->  concat(slice(a), slice(b)), of weights: no more is read than kept"""
+    match op.x:
+        case Concat(parts, axis) if axis != op.axis and graph.is_constant(op):
+            return Concat(tuple(Slice(part, op.axis, op.start, op.size) for part in parts), axis)
+        case _:
+            return None
+
+
+def slice_of_constant(op: Slice) -> Value | None:
+    """slice(one number everywhere)  ->  the number in the smaller shape"""
+    match op.x:
+        case Constant((value,), _):
+            return Constant((value,), op.type)
+        case _:
+            return None
+
+
 def concat_of_one(op: Concat) -> Value | None:
     """concat(x)  ->  x"""
     return op.parts[0] if len(op.parts) == 1 else None
@@ -80,6 +98,29 @@ def concat_of_casts(op: Concat, graph: Graph) -> Value | None:
     narrow = [part.x for part in op.parts if isinstance(part, Cast) and part.x.dtype.bits < op.dtype.bits]
     of_one_type = len(narrow) == len(op.parts) and len({x.dtype for x in narrow}) == 1
     return Cast(Concat(tuple(narrow), op.axis), op.dtype) if of_one_type and graph.is_constant(op) else None
+
+
+def concat_across(op: Concat, graph: Graph) -> Value | None:
+    """concat(concat(a, b), concat(c, d)) along two axes  ->  concat(concat(a, c), concat(b, d)), of weights
+
+    The outer axis of the result is the earlier one, so that its parts lie in memory one after the other.
+    """
+    if not isinstance(first := op.parts[0], Concat) or first.axis >= op.axis or not graph.is_constant(op):
+        return None
+    rows = [part.parts for part in op.parts if isinstance(part, Concat) and part.axis == first.axis]
+    cuts = {tuple(part.shape[first.axis] for part in row) for row in rows}
+    if len(rows) < len(op.parts) or len(cuts) > 1:
+        return None
+    return Concat(tuple(Concat(column, op.axis) for column in zip(*rows, strict=True)), first.axis)
+
+
+def cast_of_concat(op: Cast, graph: Graph) -> Value | None:
+    """cast(concat(a, b))  ->  concat(cast(a), cast(b)), of weights that do not widen: what is joined is narrow"""
+    match op.x:
+        case Concat(parts, axis) if op.x.dtype.bits >= op.to.bits and graph.is_constant(op):
+            return Concat(tuple(Cast(part, op.to) for part in parts), axis)
+        case _:
+            return None
 
 
 def slice_of_cast(op: Slice, graph: Graph) -> Value | None:
@@ -216,8 +257,8 @@ def size_of_known(op: SizeOf, graph: Graph) -> Value | None:
 
 
 RULES = (
-    slice_of_all, slice_of_slice, slice_of_concat, slice_of_cast, concat_of_one, concat_of_concats, concat_of_casts,
-    concat_of_slices, transpose_of_nothing, transpose_of_transpose, reshape_of_nothing, reshape_of_reshape,
-    broadcast_of_nothing, cast_of_nothing, cast_of_cast, times_one, over_one, plus_zero, minus_zero, sum_minus_part,
-    double_neg, size_of_known,
+    slice_of_all, slice_of_slice, slice_of_concat, slice_beside_concat, slice_of_constant, slice_of_cast,
+    concat_of_one, concat_of_concats, concat_of_casts, concat_of_slices, concat_across, transpose_of_nothing,
+    transpose_of_transpose, reshape_of_nothing, reshape_of_reshape, broadcast_of_nothing, cast_of_nothing, cast_of_cast,
+    cast_of_concat, times_one, over_one, plus_zero, minus_zero, sum_minus_part, double_neg, size_of_known,
 )   # fmt: skip

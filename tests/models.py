@@ -195,6 +195,11 @@ def _rewrite_config(file: Path) -> None:
     file.write_text(json.dumps(config))
 
 
+def torch_tensors(path: Path) -> dict[str, Any]:
+    """The tensors of a file, or of a folder with one, as safetensors reads them for torch."""
+    return import_module("safetensors.torch").load_file(path / "model.safetensors" if path.is_dir() else path)
+
+
 def tokens(case: Case, seed: int = 1) -> list[Ints]:
     """For each sequence its prompt, and the tokens that the decode steps are fed."""
     random = np.random.default_rng(seed)

@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trtc.compiler import compile
+    from trtc.converter import convert
     from trtc.runtime.bundle import EngineBundle
     from trtc.runtime.generate import load
 
 __version__ = "0.1.0"
-__all__ = ["EngineBundle", "__version__", "compile", "load"]
+__all__ = ["EngineBundle", "__version__", "compile", "convert", "load"]
 
-_HOME = {"compile": "trtc.compiler", "EngineBundle": "trtc.runtime.bundle", "load": "trtc.runtime.generate"}
+_HOME = {
+    "compile": "trtc.compiler", "convert": "trtc.converter", "EngineBundle": "trtc.runtime.bundle",
+    "load": "trtc.runtime.generate",
+}   # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

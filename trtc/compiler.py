@@ -79,11 +79,17 @@ def read_model(
     Args: as of `compile`.
     """
     checkpoint = open_checkpoint(path)
-    dtype = dtype or checkpoint.dtype
-    if dtype not in DTYPES:
-        raise TrtcError(f"dtype is {dtype}, but must be one of {', '.join(DTYPES)}", *nearest(dtype, DTYPES))
+    dtype = dtype_of(checkpoint, dtype)
     limits = _limits(checkpoint, max_batch_size, max_input_len, max_seq_len)
     return Model(checkpoint, dtype, limits, checkpoint.graph(limits, DTYPES[dtype], all_logits=all_logits))
+
+
+def dtype_of(checkpoint: Checkpoint, asked: str) -> str:
+    """The element type asked for, checked; the checkpoint's own where empty."""
+    dtype = asked or checkpoint.dtype
+    if dtype not in DTYPES:
+        raise TrtcError(f"dtype is {dtype}, but must be one of {', '.join(DTYPES)}", *nearest(dtype, DTYPES))
+    return dtype
 
 
 def plan(

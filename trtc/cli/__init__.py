@@ -68,7 +68,7 @@ def main() -> None:
         add_completion=False,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["--help", "-h"]},
+        context_settings={"help_option_names": ["--help", "-h"], "token_normalize_func": _hyphens},
     )
     app.callback()(_common_options)
     for module in pkgutil.iter_modules(__path__):
@@ -76,6 +76,11 @@ def main() -> None:
             function = getattr(import_module(f"{__name__}.{module.name}"), module.name)
             app.command(module.name)(_command(function))
     typer.main.get_command(app)(prog_name="trtc")
+
+
+def _hyphens(name: str) -> str:
+    """The names of options: ``--tp_size`` is ``--tp-size``."""
+    return name.replace("_", "-")
 
 
 def _common_options(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-ModelDir = Annotated[Path, typer.Argument(metavar="MODEL_DIR", help="A model of Hugging Face's form, or Meta's.")]
+ModelDir = Annotated[Path, typer.Argument(metavar="MODEL_DIR", help="A checkpoint of any form that trtc reads.")]
 TargetName = Annotated[str, typer.Option(metavar="TARGET", help="name or name:version; see trtc targets.")]
 DType = Annotated[str, typer.Option(metavar="DTYPE", help="float32, float16 or bfloat16; by default the model's.")]
 MaxBatchSize = Annotated[int, typer.Option(metavar="N", help="Sequences of a batch at most.")]

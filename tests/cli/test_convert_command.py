@@ -1,0 +1,69 @@
+"""``trtc convert``: options, the original spellings, what is said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import models
+import pytest
+from commandline import MODEL, Trtc
+
+from trtc.frontend import FORMATS
+
+
+def test_a_checkpoint_is_converted_and_compiled(trtc_: Trtc, tmp_path: Path) -> None:
+    out, engine = tmp_path / "ranks", tmp_path / "engine"
+    code, printed, said = trtc_("convert", MODEL, "-o", out, "--tp-size", 2)
+    assert (code, printed) == (0, "") and said.startswith(f"checkpoint: {out}, 2 x float16, ")
+    assert (out / "tokenizer.json").read_bytes() == (MODEL / "tokenizer.json").read_bytes()
+    assert trtc_("compile", out, "-o", engine, "--target", "onnx", "--max-seq-len", 64)[0] == 0
+    code, printed, _ = trtc_("run", engine, "--prompt", "God", "--max-new-tokens", 5)
+    assert code == 0 and printed.startswith("God save your")
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--model_dir SRC --output_dir OUT --tp_size 2 --pp_size 2 --dtype float32 --workers 1",
+        "--model_dir SRC --output_dir OUT --world_size 4 --pp_size 2 --dtype auto --load_model_on_cpu",
+        "--model-dir SRC --output-dir OUT --world-size 4 --tp-size 2 --pp-size 2 --load_by_shard --source hf",
+        "SRC -o OUT --tp-size 2 --pp-size 2 --source huggingface",
+    ],
+)
+def test_the_spellings_of_before(flags: str, trtc_: Trtc, tmp_path: Path) -> None:
+    places = {"SRC": models.checkpoint("mha"), "OUT": tmp_path / "ranks"}
+    code, _, said = trtc_("convert", *(places.get(word, word) for word in flags.split()))
+    assert code == 0, said
+    mapping = json.loads((tmp_path / "ranks/config.json").read_text())["mapping"]
+    assert mapping == {"world_size": 4, "tp_size": 2, "pp_size": 2}
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("SRC", "-o CKPT is given 0 times, but must be once\n  = help: trtc convert SRC -o CKPT"),
+        ("SRC --model_dir SRC -o OUT", "SRC is given 2 times, but must be once\n  = help: trtc convert SRC -o CKPT"),
+        ("SRC -o OUT --world_size 4 --tp_size 3", "world_size is 4, but must be tp_size * pp_size, 3 * 1"),
+        ("SRC -o OUT --world_size 3 --pp_size 2", "world_size is 3, but must be a multiple of pp_size, 2"),
+        ("SRC -o OUT --tp-size 0", "tp_size is 0, but must be at least 1"),
+        ("SRC -o OUT --source metta", (
+            f"source is metta, but must be one of {', '.join(FORMATS)}\n  = help: did you mean `meta`?"
+        )),
+    ],
+)   # fmt: skip
+def test_mistakes(flags: str, message: str, trtc_: Trtc, tmp_path: Path) -> None:
+    places = {"SRC": models.checkpoint("mha"), "OUT": tmp_path / "ranks"}
+    code, printed, said = trtc_("convert", *(places.get(word, word) for word in flags.split()))
+    assert (code, printed, said) == (2, "", f"error: {message}\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_json_says(trtc_: Trtc, tmp_path: Path) -> None:
+    """Progress is of bytes; what was there is told where one goes on."""
+    source, out = models.checkpoint("mha"), tmp_path / "ranks"
+    _, _, said = trtc_("convert", source, "-o", out, "--log-json", "--resume")
+    events = [json.loads(line) for line in said.splitlines()]
+    last = next(e for e in reversed(events) if e["event"] == "progress")
+    assert last["phase"] == "weights" and last["done"] == last["total"] == events[-1]["bytes"]
+    assert events[-1]["kept"] == 0 and "(0 of them were there)" in events[-1]["message"]

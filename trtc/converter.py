@@ -1,0 +1,174 @@
+"""``trtc.convert``: a checkpoint of any source becomes one of TensorRT-LLM's format, a file for each rank."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trtc.backend.bundle import Progress, silent
+from trtc.compiler import dtype_of
+from trtc.errors import TrtcError
+from trtc.frontend import DTYPES, Checkpoint, Limits, build_decoder, open_checkpoint
+from trtc.frontend.config import DecoderConfig
+from trtc.frontend.sources.mapped import MappedSource
+from trtc.frontend.trtllm import Layout, Mapping, document, rank_tensors
+from trtc.frontend.trtllm.layout import EMBEDDING, HEAD
+from trtc.frontend.trtllm.writer import Writer, tensor_file
+from trtc.frontend.weights import Weights
+from trtc.ir.graph import Graph
+from trtc.ir.materialize import materialize, weights_of
+from trtc.ir.op import Value
+from trtc.ir.ops import Cast, MatMul, Transpose
+from trtc.ir.types import f32
+from trtc.passes.canonicalize import Canonicalize
+from trtc.work_folder import WorkFolder, work_folder
+
+EMBEDDED, SCORED = f"{EMBEDDING}.weight", f"{HEAD}.weight"
+PROJECT_IN, PROJECT_OUT = "transformer.project_in.weight", "transformer.project_out.weight"
+ROWS = 1 << 10   # that are compared at a time
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What was written.
+
+    Args:
+        bytes: of all ranks' files.
+        kept: those of them that lay there already.
+    """
+
+    folder: Path
+    ranks: int
+    dtype: str
+    bytes: int
+    kept: int
+
+
+def convert(
+    path: str | Path,
+    out: str | Path,
+    *,
+    dtype: str = "",
+    tp_size: int = 1,
+    pp_size: int = 1,
+    workers: int = 2,
+    source: str = "",
+    resume: bool = False,
+    use_parallel_embedding: bool = False,
+    embedding_sharding_dim: int = 0,
+    progress: Progress = silent,
+) -> Converted:
+    """Convert a checkpoint; also one of the same format, to other numbers of ranks, without loss.
+
+    Args:
+        path: the checkpoint.
+        out: the directory of the new one; a checkpoint that lies there is replaced when the new one is whole.
+        dtype: float32, float16 or bfloat16; the checkpoint's own where empty.
+        tp_size: ranks that divide each tensor.
+        pp_size: stages that divide the layers.
+        workers: tensors that are worked on at a time.
+        source: the form of the checkpoint; found out where empty.
+        resume: go on with what an interrupted call left: what lies there is compared, and written where it differs.
+        use_parallel_embedding: divide the embedding, too: its vocabulary, or its hidden size where
+            ``embedding_sharding_dim`` is 1.
+        progress: told of bytes.
+    Errors: a TrtcError where the checkpoint, an option or the disk refuses.
+    """
+    checkpoint = open_checkpoint(path, source)
+    mapping = _mapping(checkpoint, tp_size, pp_size, embedding_sharding_dim if use_parallel_embedding else None)
+    plan = _plan(checkpoint, dtype_of(checkpoint, dtype), mapping)
+    with work_folder(Path(out), resume=resume) as folder:
+        return _write(plan, folder, workers, progress)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is decided before anything is written.
+
+    Args:
+        tensors: of each rank.
+    """
+
+    checkpoint: Checkpoint
+    dtype: str
+    layout: Layout
+    tensors: list[dict[str, Value]]
+
+
+def _mapping(checkpoint: Checkpoint, tp: int, pp: int, embedding_axis: int | None) -> Mapping:
+    layers = checkpoint.config.num_hidden_layers
+    for name, number in (("tp_size", tp), ("pp_size", pp)):
+        if number < 1:
+            raise TrtcError(f"{name} is {number}, but must be at least 1")
+    if pp > layers:
+        raise TrtcError(f"pp_size is {pp}, but must be at most the {layers} layers of the model")
+    if embedding_axis not in (None, 0, 1):
+        raise TrtcError(f"embedding_sharding_dim is {embedding_axis}, but must be 0 or 1")
+    return Mapping(tp, pp, embedding_axis)
+
+
+def _plan(checkpoint: Checkpoint, dtype: str, mapping: Mapping) -> Plan:
+    config, weights = _unprojected(checkpoint.config, recorded(checkpoint))
+    if SCORED not in weights:
+        weights[SCORED] = weights[EMBEDDED]
+    elif _are_equal(weights[EMBEDDED], weights[SCORED], checkpoint.source):
+        config = replace(config, tie_word_embeddings=True)
+    layout = Layout(config, mapping)
+    ranks = (rank_tensors(layout, weights, DTYPES[dtype], rank) for rank in range(mapping.world))
+    simple = (Canonicalize().run(Graph("rank", (), tensors, {})) for tensors in ranks)
+    return Plan(checkpoint, dtype, layout, [dict(graph.outputs) for graph in simple])
+
+
+def recorded(checkpoint: Checkpoint) -> dict[str, Value]:
+    """Every weight that the decoder asks for by role, in order, in the element type that the checkpoint has."""
+    weights, found = Weights(checkpoint.source, checkpoint.expression, f32), dict[str, Value]()
+
+    def lookup(role: str, *shape: int, **options: Any) -> Value:
+        found[role] = weights.stored(role, *shape)
+        return weights(role, *shape, **options)
+
+    build_decoder(checkpoint.config, lookup, Limits(1, 1, 1), f32)
+    return found
+
+
+def _unprojected(config: DecoderConfig, weights: dict[str, Value]) -> tuple[DecoderConfig, dict[str, Value]]:
+    """The format knows no projections of embeddings (OPT-350m): they are multiplied into the embedding and lm_head."""
+    if not config.embedding_dim:
+        return config, weights
+    words, before, after = (Cast(weights[role], f32) for role in (EMBEDDED, PROJECT_IN, PROJECT_OUT))
+    scored = Cast(weights.get(SCORED, weights[EMBEDDED]), f32)
+    kept = {role: weight for role, weight in weights.items() if role not in (PROJECT_IN, PROJECT_OUT)}
+    kept |= {EMBEDDED: MatMul(words, Transpose(before, (1, 0))), SCORED: MatMul(scored, after)}
+    return replace(config, embedding_dim=0, tie_word_embeddings=False), kept
+
+
+def _are_equal(a: Value, b: Value, source: MappedSource) -> bool:
+    """Whether two weights of one shape have the same bytes: then the model is tied, whatever its config says."""
+    if a.type != b.type:
+        return False
+    one, other = (materialize(value, source, source.release) for value in (a, b))
+    same = all(np.array_equal(one[n : n + ROWS], other[n : n + ROWS]) for n in range(0, len(one), ROWS))
+    for key in (*weights_of(a), *weights_of(b)):
+        source.release(key)
+    return same
+
+
+def _write(plan: Plan, folder: WorkFolder, workers: int, progress: Progress) -> Converted:
+    checkpoint, layout = plan.checkpoint, plan.layout
+    files = [tensor_file(folder.path / f"rank{n}.safetensors", tensors) for n, tensors in enumerate(plan.tensors)]
+    size = sum(file.size for file in files)
+    folder.keep([file.path.name for file in files])
+    folder.require(size)
+    writer = Writer(checkpoint.source, resume=folder.resume, report=lambda done: progress("weights", done, size))
+    writer.write(files, workers)
+    for file in checkpoint.tokenizer_files:
+        shutil.copyfile(file, folder.path / file.name)
+    ids = checkpoint.generation
+    tokens = {**ids, "eos_token_id": ids["eos_token_ids"]}
+    folder.write_json("generation_config.json", {key: tokens[key] for key in sorted(tokens) if key != "eos_token_ids"})
+    folder.write_json("config.json", document(layout.config, plan.dtype, layout.mapping))
+    return Converted(folder.out, len(files), plan.dtype, size, writer.kept)
