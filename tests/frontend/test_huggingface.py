@@ -96,9 +96,9 @@ CONFIG_ERRORS: list[tuple[dict[str, Any], str]] = [
     ({"architectures": ["Bert"]}, (
         "config.json: architecture Bert is unknown\n  = help: `trtc models` lists what is known"
     )),
-    ({"quantization_config": {"quant_method": "fp8"}}, (
-        "config.json: there is a quantization_config, but weights must be plain floats\n"
-        "  = help: save the model without quantization"
+    ({"quantization_config": {"quant_method": "fp9"}}, (
+        'config.json: quantization_config.quant_method is "fp9", but must be one of awq, gptq, fp8, '
+        "compressed-tensors, modelopt, modelopt_fp4\n  = help: did you mean `fp8`?"
     )),
 ]   # fmt: skip
 
