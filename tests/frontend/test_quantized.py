@@ -39,8 +39,7 @@ ROLES = {
 }   # fmt: skip
 
 
-ENGINES = ("awq", "gptq-4-ordered", "gptq-3-v2", "fp8-blocks-cut", "packed-4", "int-8-rows", "modelopt-fp8",
-           "modelopt-nvfp4", "modelopt-awq")   # fmt: skip
+ENGINES = ("awq", "gptq-4-ordered", "fp8-blocks-cut", "packed-4", "modelopt-nvfp4")
 
 
 @pytest.fixture(scope="module")
@@ -253,7 +252,7 @@ def test_any_config_and_tensors_are_taken_or_refused(name: str, plain: Path, tmp
     quantise(SCHEMES[name], plain, folder)
     good = {name: (folder / name).read_bytes() for name in ("config.json", "model.safetensors")}
 
-    @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(
         st.dictionaries(st.sampled_from(CONFIG), anything, max_size=3),
         st.dictionaries(st.sampled_from(TENSORS), st.just(ABSENT) | changed, max_size=3),
