@@ -50,7 +50,7 @@ def open_gguf(path: Path) -> Checkpoint:
     family = family_of(form.architecture, files[0])
     config = family.config(Keys(raw, files[0]))
     heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads} if form.turned else {}
-    expression = translated(named(family.names, config), form, source, heads)
+    expression = translated(named(family.names, config, ()), form, source, heads)
     return Checkpoint(folder, "gguf", raw, config, source, expression, lambda: _generation(keys))
 
 

@@ -11,12 +11,14 @@ from typing import Any
 import models
 import numpy as np
 import pytest
+from family_cases_moe import FAMILY_CASES_MOE
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from models import LIMITS, Case
 from quantizers import SCHEMES, Scheme
 
 import trtc
+from trtc.compiler import read_model
 from trtc.errors import TrtcError
 from trtc.frontend import Limits, open_checkpoint
 from trtc.frontend.weights import Weights
@@ -58,7 +60,7 @@ def quantise(scheme: Scheme, plain: Path, folder: Path) -> dict[str, Any]:
         if not key.endswith("_proj.weight"):
             kept[key] = tensor
             continue
-        made, meant[key] = scheme.make(tensor)
+        made, meant[key] = scheme.make(tensor.float())
         kept |= {key.removesuffix("weight") + name: part.contiguous() for name, part in made.items()}
     folder.mkdir()
     save(kept, folder / "model.safetensors")
@@ -96,6 +98,19 @@ def test_engines_give_the_logits_of_the_dequantised_model(name: str, plain: Path
     assert expected.std() > 0.3   # words differ, or agreement would say little
     bundle = trtc.compile(tmp_path / "quantised", tmp_path / "engine", target="onnx", **LIMITS)
     np.testing.assert_allclose(models.engine_logits(bundle, CASE), expected, rtol=0, atol=CLOSE)
+
+
+def test_deepseek_v3_as_it_is_published(tmp_path: Path) -> None:
+    """8-bit floats in blocks, of latent attention and of every expert; sizes are no multiple of a block's."""
+    case = FAMILY_CASES_MOE["deepseek-v3-groups-yarn"]
+    plain = models.write(case, tmp_path / "plain")
+    meant = quantise(SCHEMES["fp8-blocks-cut"], plain, tmp_path / "quantised")
+    assert sum("experts" in key for key in meant) > 12
+    save({**load(plain / "model.safetensors"), **meant}, plain / "model.safetensors")
+    expected = np.stack(models.fresh_reference(plain, case, "float32"))
+    model = read_model(tmp_path / "quantised", dtype="float32", **LIMITS)
+    got = models.graph_logits(model.graph, model.checkpoint.source, case)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=CLOSE)
 
 
 def test_weights_stay_recognisable(plain: Path, tmp_path: Path) -> None:
