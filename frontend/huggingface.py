@@ -11,6 +11,7 @@ from trtc.errors import TrtcError
 from trtc.frontend.checkpoint import FORMATS, Checkpoint, Format, holds, read_generation, read_json
 from trtc.frontend.config import Keys
 from trtc.frontend.families import family_of
+from trtc.frontend.quantized import dequantized
 from trtc.frontend.sources.mapped import MappedSource
 from trtc.frontend.sources.safetensors import SafetensorsSource
 from trtc.frontend.sources.torch_zip import TorchSource
@@ -43,18 +44,12 @@ def open_huggingface(folder: Path) -> Checkpoint:
     """The checkpoint of a directory that transformers wrote."""
     raw = read_json(folder / "config.json")
     family = family_of(_architecture(raw), "config.json")
-    if raw.get("quantization_config"):
-        raise TrtcError(
-            "config.json: there is a quantization_config, but weights must be plain floats",
-            "help: save the model without quantization",
-        )
     config, source = family.config(Keys(raw, "config.json")), open_weights(folder)
     headless = not any(key.startswith(family.prefix) for key in source)   # saved without lm_head, and its prefix
-    return Checkpoint(
-        folder, "huggingface", raw, config, source,
-        named(family.names, config, source, strip=family.prefix if headless else ""),
-        lambda: read_generation(folder, raw),
-    )   # fmt: skip
+    expression = named(family.names, config, source, strip=family.prefix if headless else "")
+    if quantization := _quantization(folder, raw):
+        expression = dequantized(expression, quantization, source)
+    return Checkpoint(folder, "huggingface", raw, config, source, expression, lambda: read_generation(folder, raw))
 
 
 FORMATS["huggingface"] = Format("config.json", holds("config.json"), open_huggingface)
@@ -65,6 +60,15 @@ def _architecture(raw: dict[str, Any]) -> str:
     if not isinstance(stated, list) or not stated or not isinstance(cast("list[Any]", stated)[0], str):
         raise TrtcError("config.json: architectures is missing", 'help: add "architectures": ["LlamaForCausalLM"]')
     return cast("list[str]", stated)[0]
+
+
+def _quantization(folder: Path, raw: dict[str, Any]) -> Keys | None:
+    """How the weights are quantised, as config.json says it, or a file of ModelOpt beside it."""
+    if stated := Keys(raw, "config.json").section("quantization_config", "compression_config"):
+        return stated
+    file = folder / "hf_quant_config.json"
+    stated = Keys(read_json(file), file.name).section("quantization") if file.is_file() else None
+    return stated and stated.over(quant_method="modelopt")
 
 
 def open_weights(folder: Path) -> MappedSource:

@@ -14,8 +14,8 @@ from trtc.ir.ops import Cast, Weight
 from trtc.ir.types import DType, TensorType, bf16, f16, f32
 
 PLAIN = (f32, f16, bf16)   # what needs no scales beside it
-Fetch = Callable[..., Weight]
-"""A tensor of the checkpoint, of a shape: ``fetch("lm_head.weight", V, H)``."""
+Fetch = Callable[..., Value]
+"""A tensor of the checkpoint, of a shape: ``fetch("lm_head.weight", V, H)``, of one of the types ``of``, else PLAIN."""
 Expression = Callable[[str, tuple[int, ...], Fetch], Value]
 """The weight of a role, of a shape, over the tensors that it fetches."""
 
@@ -55,19 +55,19 @@ class Weights:
     def stored(self, role: str, *shape: int) -> Value:
         """The same, in the element type that the checkpoint has."""
 
-        def fetch(key: str, *sizes: int) -> Weight:
-            return self._fetch(role, key, sizes)
+        def fetch(key: str, *sizes: int, of: tuple[DType, ...] = PLAIN) -> Value:
+            return self._fetch(role, key, sizes, of)
 
         return self.expression(role, shape, fetch)
 
-    def _fetch(self, role: str, key: str, shape: tuple[int, ...]) -> Weight:
+    def _fetch(self, role: str, key: str, shape: tuple[int, ...], of: tuple[DType, ...]) -> Weight:
         stored = self.source.type(key)
         if stored.shape != shape:
             want, note = TensorType(stored.dtype, shape), "help: the tensors and the config are of different models"
             raise TrtcError(f"tensor {key} is {stored}, but the config asks for {want}", f"it is {role}", note)
-        if stored.dtype not in PLAIN:
-            want = ", ".join(d.name for d in PLAIN)
-            raise TrtcError(f"tensor {key} is {stored}, but must be one of {want}", f"it is {role}")
+        if stored.dtype not in of:
+            want = ", ".join(d.name for d in of)
+            raise TrtcError(f"tensor {key} is {stored}, but must be {'one of ' * (len(of) > 1)}{want}", f"it is {role}")
         return Weight(key, stored)
 
 
@@ -112,7 +112,7 @@ def named(
         def filled(key: str) -> str:
             return key.removeprefix(strip).replace("{n}", layer[1] if layer else "")
 
-        def fetch_filled(key: str, *sizes: int) -> Weight:
+        def fetch_filled(key: str, *sizes: int) -> Value:
             return fetch(filled(key), *sizes)
 
         def has(key: str) -> bool:

@@ -15,7 +15,7 @@ from trtc.ir import ops
 from trtc.ir.graph import Graph
 from trtc.ir.op import Value, at
 from trtc.ir.ops import Input, Weight, scalar
-from trtc.ir.types import Dim, Size, TensorType, bf16, bool_, f16, f32, i32
+from trtc.ir.types import Dim, Size, TensorType, bf16, bool_, f16, f32, i32, u8
 from trtc.passes import PASSES
 
 settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
@@ -74,7 +74,7 @@ class Builder:
         """A graph of that many moves; what nothing reads is its outputs, so that nothing drawn is dead."""
         names = (self.unary, self.binary, self.neutral, self.constant, self.move_data, self.joined, self.weighted,
                  self.normalised, self.gated, self.looked_up, self.attended, self.projected, self.reduced,
-                 self.halved, self.narrowed, self.counted)   # fmt: skip
+                 self.halved, self.narrowed, self.counted, self.packed)   # fmt: skip
         for _ in range(moves):
             move = self.random.choice(names)
             with at(self.random.choice(("", "layers.0.mlp", 'a "quoted"\nplace'))):
@@ -245,6 +245,13 @@ class Builder:
         x = ops.Cast(ops.Tanh(self.row()), narrow)
         self.extra.append(self.random.choice(UNARY)(x))
         self.add(ops.Cast(self.random.choice(BINARY)(x, ops.Cast(self.weight(WIDTH), narrow)), f32))
+
+    def packed(self) -> None:
+        x, bits = self.row(), self.random.choice((2, 3, 4))
+        self.weights += 2
+        scale = ops.Cast(ops.Bitcast(Weight(f"w{self.weights}.scale", u8[2,]), f16), f32)
+        q = ops.Unpack(Weight(f"w{self.weights}.packed", u8[bits,]), bits, signed=self.random.random() < 0.5)
+        self.add(ops.Add(x, ops.Mul(ops.Cast(q, f32), scale)), self.of(x) + 1)
 
     def counted(self) -> None:
         x, past = self.row(), self.input("past", i32[B,])

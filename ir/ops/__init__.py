@@ -2,6 +2,7 @@
 
 from trtc.ir.ops.activation import GELU, ReLU, SiLU, SwiGLU
 from trtc.ir.ops.attention import Attention, KVCacheUpdate, soft_cap
+from trtc.ir.ops.bits import Bitcast, Unpack
 from trtc.ir.ops.elementwise import (
     Add,
     And,
@@ -45,6 +46,7 @@ __all__ = [
     "And",
     "Attention",
     "Binary",
+    "Bitcast",
     "Broadcast",
     "Cast",
     "Compare",
@@ -92,6 +94,7 @@ __all__ = [
     "TopK",
     "Transpose",
     "Unary",
+    "Unpack",
     "Weight",
     "Where",
     "broadcast",

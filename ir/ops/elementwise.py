@@ -69,7 +69,7 @@ class Binary(Op):
         return TensorType(dtype, broadcast(self.a.shape, self.b.shape))
 
     def evaluate(self, a: Array, b: Array) -> Array:
-        return type(self).formula(a, b).astype(a.dtype)
+        return type(self).formula(a, b).astype(a.dtype, copy=False)
 
 
 class Add(Binary, name="add"):
@@ -200,7 +200,7 @@ class Unary(Op):
         return self.x.type
 
     def evaluate(self, x: Array) -> Array:
-        return type(self).formula(wide(x)).astype(x.dtype)
+        return type(self).formula(wide(x)).astype(x.dtype, copy=False)
 
 
 class Neg(Unary, name="neg"):

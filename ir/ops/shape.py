@@ -138,4 +138,7 @@ class Gather(Op, name="gather"):
                 return np.stack([look_up(a, i, batch - 1) for a, i in zip(x, indices, strict=True)])
             return np.take(x, indices, self.axis - self.batch)
 
+        size = x.shape[self.axis]
+        for index in (indices.min(initial=0), indices.max(initial=0)):   # of a damaged file, say
+            require(0 <= index < size, f"gather: an index is {index}, but must be in 0..{size - 1}")
         return look_up(x, indices, self.batch)

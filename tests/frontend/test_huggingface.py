@@ -96,9 +96,9 @@ CONFIG_ERRORS: list[tuple[dict[str, Any], str]] = [
     ({"architectures": ["Bert"]}, (
         "config.json: architecture Bert is unknown\n  = help: `trtc models` lists what is known"
     )),
-    ({"quantization_config": {"quant_method": "fp8"}}, (
-        "config.json: there is a quantization_config, but weights must be plain floats\n"
-        "  = help: save the model without quantization"
+    ({"quantization_config": {"quant_method": "fp9"}}, (
+        'config.json: quantization_config.quant_method is "fp9", but must be one of awq, gptq, fp8, '
+        "compressed-tensors, modelopt, modelopt_fp4\n  = help: did you mean `fp8`?"
     )),
 ]   # fmt: skip
 
@@ -110,7 +110,7 @@ def test_a_wrong_config_names_the_key(folder: Path, changes: dict[str, Any], mes
 
 
 def test_no_directory(folder: Path) -> None:
-    note = "\n  = help: give the directory that holds config.json or params.json, and the weights"
+    note = "\n  = help: give the directory that holds config.json or params.json or *.gguf, and the weights"
     assert error_of(folder / "x") == f"MODEL/x is no directory{note}".replace("MODEL/x", "MODEL")
     assert error_of(folder / "config.json") == f"MODEL is no directory{note}"
 

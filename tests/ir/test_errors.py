@@ -100,6 +100,15 @@ ILL_TYPED: Mapping[Callable[[], Op], str] = {
     "  = cache : f32[B, 2, T, 8]\n  = new : f32[B, 4, S, 8]\n  = start : i32[B, 4]",
     lambda: ops.KVCacheUpdate(K, K, N): "kv_cache_update: start is i32[B, 4], but must be i32[B]\n"
     "  = cache : f32[B, 2, T, 8]\n  = new : f32[B, 2, T, 8]\n  = start : i32[B, 4]",
+    lambda: ops.Unpack(X, 4): "unpack: x is f32, but must be of integers\n  = x : f32[B, 4]",
+    lambda: ops.Unpack(N, 9): "unpack: bits is 9, but must be in 1..8\n  = x : i32[B, 4]",
+    lambda: ops.Unpack(N, 3): "unpack: the last axis has 128 bits, but must have a multiple of 3\n  = x : i32[B, 4]",
+    lambda: ops.Unpack(Input("t", i32[2, "B"]), 4): "unpack: x is i32[2, B], but must be of 8 bits or more an element, "
+    "and its last axis of a known size\n  = x : i32[2, B]",
+    lambda: ops.Bitcast(R0, i8): "bitcast: x has rank 0, but must have rank 1 at least\n  = x : f32[]",
+    lambda: ops.Bitcast(X, bool_): "bitcast: to is bool, but must be of 8 bits or more\n  = x : f32[B, 4]",
+    lambda: ops.Bitcast(Input("t", i8["B", 3]), f16): "bitcast: the last axis has 24 bits, but f16 has 16\n"
+    "  = x : i8[B, 3]",
 }   # fmt: skip
 
 

@@ -1,0 +1,176 @@
+"""GGUF files, as llama.cpp has them: one, or several with -00001-of-0000N in their names.
+
+Source: convert_hf_to_gguf.py and src/llama-arch.cpp of llama.cpp.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trtc.errors import TrtcError
+from trtc.frontend.checkpoint import FORMATS, Checkpoint, Format
+from trtc.frontend.config import Keys
+from trtc.frontend.families import family_of
+from trtc.frontend.gguf_models import ARCHITECTURES, NEEDED, Translation
+from trtc.frontend.meta import in_halves
+from trtc.frontend.quantized.ggml import DEQUANTIZE, Bytes
+from trtc.frontend.sources.gguf import BLOCKS, GgufSource, read_header
+from trtc.frontend.weights import Expression, Fetch, named
+from trtc.ir.errors import nearest
+from trtc.ir.op import Value
+from trtc.ir.ops import Cast, Reshape, Sub, scalar
+from trtc.ir.types import f32, u8
+
+PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
+SIZES = {name: (size, width) for name, size, width in BLOCKS.values()}
+FREQUENCIES = "rope_freqs.weight"   # what the frequencies of each pair are divided by, LLaMA 3.1
+LLAMA3 = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+TRAINED = 8192   # positions, LLaMA 3
+END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a path is a GGUF file, or a folder of some."""
+    return any(path.glob("*.gguf")) if path.is_dir() else path.suffix == ".gguf"
+
+
+def open_gguf(path: Path) -> Checkpoint:
+    """The checkpoint of a GGUF file, of the first of several, or of a folder that holds one model of them."""
+    folder, files = _files(path)
+    metadata, source = read_header(folder / files[0]).metadata, GgufSource(folder, files)
+    keys = Keys(metadata, files[0])
+    form = _translation(keys)
+    raw = _config(keys, form, source)
+    family = family_of(form.architecture, files[0])
+    config = family.config(Keys(raw, files[0]))
+    heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads} if form.turned else {}
+    expression = translated(named(family.names, config, ()), form, source, heads)
+    return Checkpoint(folder, "gguf", raw, config, source, expression, lambda: _generation(keys))
+
+
+FORMATS["gguf"] = Format("*.gguf", is_gguf, open_gguf)
+
+
+def _files(path: Path) -> tuple[Path, list[str]]:
+    """The folder, and the names of a model's files."""
+    folder, every = (path, sorted(f.name for f in path.glob("*.gguf"))) if path.is_dir() else (path.parent, [path.name])
+    models = sorted({(found[1], found[3]) if (found := PART.fullmatch(name)) else (name, "") for name in every})
+    if len(models) > 1:
+        note = f"help: give one file of {', '.join(every[:4])}{', ...' * (len(every) > 4)}"
+        raise TrtcError(f"{path} holds {len(models)} models of GGUF, but must hold one", note)
+    stem, count = models[0]
+    names = [f"{stem}-{n:05}-of-{count}.gguf" for n in range(1, int(count or 0) + 1)] or every
+    for name in names[1:] and names:
+        if not (folder / name).is_file():
+            raise TrtcError(f"{name} is missing from {folder}", "help: fetch it, too")
+    return folder, names
+
+
+def _translation(keys: Keys) -> Translation:
+    name = keys.get(str, "general.architecture")
+    if name not in ARCHITECTURES:
+        known = nearest(name, ARCHITECTURES) or [f"help: one of {', '.join(ARCHITECTURES)}"]
+        raise TrtcError(f"{keys.file}: architecture {name:.60} of GGUF is unknown", *known)
+    if experts := keys.get(int, f"{name}.expert_count", default=0):
+        raise keys.wrong(f"{name}.expert_count", experts, "0: GGUF with experts is not read")
+    return ARCHITECTURES[name]
+
+
+def _config(keys: Keys, form: Translation, source: GgufSource) -> dict[str, Any]:
+    """The metadata under Hugging Face's names, and what the tensors show."""
+    prefix = keys.get(str, "general.architecture")
+    number = {name: keys.positive(f"{prefix}.{name}") for name in NEEDED}
+    heads, hidden = number["attention.head_count"], number["embedding_length"]
+    size = keys.positive(f"{prefix}.attention.key_length", default=max(1, hidden // heads))
+    for name in ("rope.dimension_count", "attention.value_length"):
+        if (stated := keys.get(int, f"{prefix}.{name}", default=size)) != size:
+            raise keys.wrong(f"{prefix}.{name}", stated, f"{size}, the size of a head")
+    kinds = {entry.dtype for entry in source.entries.values()}
+    names = {theirs: f"{prefix}.{ours}" for ours, theirs in form.keys.items()}
+    return {
+        "architectures": [form.architecture],
+        "vocab_size": source.type("token_embd.weight").shape[0],
+        "tie_word_embeddings": "output.weight" not in source,
+        "dtype": "float32" if kinds <= {"F32"} else "bfloat16" if kinds <= {"F32", "BF16"} else "float16",
+        **{theirs: tensor in source for theirs, tensor in form.shown.items()},
+        **(form.stated(size, number) if form.stated else {}),
+        **{theirs: keys.values[ours] for theirs, ours in names.items() if ours in keys.values},
+        **_rope(keys, prefix, size, source),
+    }
+
+
+def _rope(keys: Keys, prefix: str, size: int, source: GgufSource) -> dict[str, Any]:
+    """The scaling of rotary positions: of the metadata, or LLaMA 3's, whose factors are a tensor."""
+    if FREQUENCIES in source:
+        return {"rope_scaling": _llama3(keys, prefix, size, source)}
+    name = f"{prefix}.rope.scaling"
+    kind = keys.choice(f"{name}.type", ("none", "linear", "yarn"), default="none")
+    if kind == "none":
+        return {}
+    scaling = {"rope_type": kind, "factor": keys.above(0, f"{name}.factor")}
+    trained = keys.values.get(f"{name}.original_context_length")
+    return {"rope_scaling": scaling | ({"original_max_position_embeddings": trained} if trained else {})}
+
+
+def _llama3(keys: Keys, prefix: str, size: int, source: GgufSource) -> dict[str, Any]:
+    """The scaling whose factors these are; an error if they are no LLaMA's."""
+    factors, base = source[FREQUENCIES], keys.above(1, f"{prefix}.rope.freq_base", default=10000.0)
+    factor, fits = 0.0, False
+    if factors.shape == (size // 2,):
+        with np.errstate(all="ignore"):
+            factor = float(factors.max(initial=0))
+            waves = 2 * math.pi * base ** (np.arange(0, size, 2) / size)
+            part = np.clip((TRAINED / waves - 1) / 3, 0, 1)
+            fits = np.allclose(factors, 1 / ((1 - part) / factor + part), rtol=1e-3)
+    if not fits:
+        raise TrtcError(f"{keys.file}: tensor {FREQUENCIES} has other factors than LLaMA 3.1, but must have its own")
+    return {**LLAMA3, "factor": factor, "original_max_position_embeddings": TRAINED}
+
+
+def translated(plain: Expression, form: Translation, source: GgufSource, heads: Mapping[str, int]) -> Expression:
+    """Weights by role, where the tensors that they are made of have GGUF's names, blocks and order.
+
+    Args:
+        plain: over the tensors as Hugging Face has them.
+        heads: of the tensors whose rotary pairs are neighbours, by the last part of their names.
+    """
+
+    def expression(role: str, shape: tuple[int, ...], fetch: Fetch) -> Value:
+        def fetch_translated(key: str, *sizes: int) -> Value:
+            name = form.tensor(key)
+            x, part = _stored(source, fetch, name, sizes), name.split(".")[-2]
+            if part in heads:
+                return Reshape(in_halves(x, heads[part], sizes[0], math.prod(sizes[1:])), sizes)
+            if form.offset and part.endswith("norm"):
+                return Sub(x if x.dtype == f32 else Cast(x, f32), scalar(form.offset, f32))
+            return x
+
+        return plain(role, shape, fetch_translated)
+
+    return expression
+
+
+def _stored(source: GgufSource, fetch: Fetch, name: str, sizes: tuple[int, ...]) -> Value:
+    kind = source.entries[name].dtype if name in source else ""
+    if kind not in SIZES or len(sizes) != 2 or sizes[1] % SIZES[kind][0]:
+        return fetch(name, *sizes)
+    size, width = SIZES[kind]
+    blocks = fetch(name, sizes[0], sizes[1] // size, width, of=(u8,))
+    flat = Reshape(blocks, (math.prod(sizes) // size, width))
+    return Reshape(DEQUANTIZE[kind](Bytes(flat)), sizes)
+
+
+def _generation(keys: Keys) -> dict[str, Any]:
+    """Ids of the tokens that begin, end and pad, as the tokenizer's metadata has them."""
+    def one(name: str) -> int | None:
+        key = f"tokenizer.ggml.{name}"
+        return keys.get(int, key) if keys.values.get(key) is not None else None
+
+    ends = list(dict.fromkeys(end for name in END_KEYS if (end := one(name)) is not None))
+    return {"bos_token_id": one("bos_token_id"), "eos_token_ids": ends, "pad_token_id": one("padding_token_id")}

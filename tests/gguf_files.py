@@ -1,0 +1,136 @@
+"""GGUF files of tiny models, by llama.cpp's own package: its names, its metadata, its blocks."""
+
+from __future__ import annotations
+
+import json
+import math
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import models
+import numpy as np
+import numpy.typing as npt
+from models import Case
+
+gguf: Any = import_module("gguf")
+torch: Any = import_module("torch")
+save: Any = import_module("safetensors.torch").save_file
+load: Any = import_module("safetensors.torch").load_file
+Array = npt.NDArray[Any]
+KINDS: Any = gguf.GGMLQuantizationType
+FLOATS: dict[str, Any] = {"Q3_K": [108], "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208], "Q2_K": [80, 82], "IQ4_XS": [0]}
+"""Where the 16-bit floats of a block are, of kinds that the package reads and does not write."""
+TURNED = ("LLAMA", "GRANITE")   # LlamaModel.permute of convert_hf_to_gguf.py
+
+
+def blocks(kind: str, weight: Array) -> tuple[Array, Array]:
+    """The blocks of a weight, and what they mean; random ones where the package does not quantise."""
+    to = KINDS[kind]
+    if kind not in FLOATS:
+        made = gguf.quants.quantize(weight, to)
+    else:
+        size, width = gguf.GGML_QUANT_SIZES[to]
+        random = np.random.default_rng(weight.size)
+        made = random.integers(0, 256, (*weight.shape[:-1], weight.shape[-1] // size, width), dtype=np.uint8)
+        for place in FLOATS[kind]:
+            made[..., place : place + 2] = np.frombuffer(np.float16(6e-5).tobytes(), np.uint8)
+        made = made.reshape(*weight.shape[:-1], -1)
+    return made, gguf.quants.dequantize(made, to).reshape(weight.shape)
+
+
+def permute(rows: Array, heads: int) -> Array:
+    return rows.reshape(heads, 2, len(rows) // heads // 2, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
+
+
+def write(case: Case, arch: str, kinds: tuple[str, ...], folder: Path, parts: int = 1) -> tuple[Path, Path]:
+    """The model in a GGUF file, its matrices in turn of these kinds, and in a folder of transformers."""
+    plain = models.write(case, folder / "plain")
+    config: dict[str, Any] = json.loads((plain / "config.json").read_text())
+    tensors = {key: tensor.float().numpy() for key, tensor in load(plain / "model.safetensors").items()}
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[arch], config["num_hidden_layers"])
+    meant: dict[str, Array] = {}
+    writers = [_writer(arch, config, part, parts, len(tensors), folder) for part in range(parts)]
+    matrices = 0
+    for n, (key, tensor) in enumerate(tensors.items()):
+        meant[key] = tensor
+        kind, made = "F32", tensor
+        if tensor.ndim == 2:
+            kind, matrices = kinds[matrices % len(kinds)], matrices + 1
+            made, meant[key] = blocks(kind, tensor)
+        heads = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}.get(key.split(".")[-2], "")
+        if arch in TURNED and heads:
+            made = permute(made, config[heads])
+        if arch.startswith("GEMMA") and "norm" in key:
+            made = made + 1
+        name = names.get_name(key, try_suffixes=(".weight", ".bias"))
+        writers[n * parts // len(tensors)].add_tensor(name, np.ascontiguousarray(made), raw_dtype=KINDS[kind])
+    if config["rope_parameters"]["rope_type"] == "llama3":
+        writers[0].add_tensor("rope_freqs.weight", _factors(config))
+    for writer in writers:
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+    kept = {key: torch.from_numpy(np.ascontiguousarray(array)) for key, array in meant.items()}
+    save(kept, plain / "model.safetensors")
+    return writers[0].path_of_file, plain
+
+
+def _factors(config: dict[str, Any]) -> Array:
+    """LlamaModel.generate_extra_tensors of convert_hf_to_gguf.py."""
+    rope, dim = config["rope_parameters"], config["head_dim"]
+    found: list[float] = []
+    for freq in 1.0 / (rope["rope_theta"] ** (np.arange(0, dim, 2, dtype=np.float32) / dim)):
+        wavelen, old = 2 * math.pi / freq, rope["original_max_position_embeddings"]
+        low, high = old / rope["low_freq_factor"], old / rope["high_freq_factor"]
+        if wavelen < high:
+            found.append(1)
+        elif wavelen > low:
+            found.append(rope["factor"])
+        else:
+            smooth = (old / wavelen - rope["low_freq_factor"]) / (rope["high_freq_factor"] - rope["low_freq_factor"])
+            found.append(1 / ((1 - smooth) / rope["factor"] + smooth))
+    return np.array(found, np.float32)
+
+
+def _writer(arch: str, config: dict[str, Any], part: int, parts: int, tensors: int, folder: Path) -> Any:
+    name = f"tiny-{part + 1:05}-of-{parts:05}.gguf" if parts > 1 else "tiny.gguf"
+    writer = gguf.GGUFWriter(folder / name, gguf.MODEL_ARCH_NAMES[gguf.MODEL_ARCH[arch]])
+    writer.path_of_file = folder / name
+    if parts > 1:
+        writer.add_uint16("split.no", part)
+        writer.add_uint16("split.count", parts)
+        writer.add_int32("split.tensors.count", tensors)
+    if part == 0:
+        _metadata(writer, config)
+    return writer
+
+
+def _metadata(writer: Any, config: dict[str, Any]) -> None:
+    rope = config["rope_parameters"]
+    head = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    every: list[tuple[str, Any]] = [
+        ("context_length", config["max_position_embeddings"]), ("embedding_length", config["hidden_size"]),
+        ("block_count", config["num_hidden_layers"]), ("feed_forward_length", config["intermediate_size"]),
+        ("head_count", config["num_attention_heads"]), ("head_count_kv", config["num_key_value_heads"]),
+        ("rope_freq_base", rope["rope_theta"]), ("rope_dimension_count", head), ("key_length", head),
+        ("value_length", head), ("vocab_size", config["vocab_size"]),
+        ("layer_norm_rms_eps", config.get("rms_norm_eps")), ("layer_norm_eps", config.get("norm_epsilon")),
+        ("attn_logit_softcapping", config.get("attn_logit_softcapping")),
+        ("final_logit_softcapping", config.get("final_logit_softcapping")),
+        ("sliding_window", config.get("sliding_window")), ("embedding_scale", config.get("embedding_multiplier")),
+        ("residual_scale", config.get("residual_multiplier")), ("attention_scale", config.get("attention_multiplier")),
+        ("logit_scale", config.get("logits_scaling")), ("file_type", 0), ("bos_token_id", 1), ("eos_token_id", 2),
+    ]   # fmt: skip
+    for name, value in every:
+        if value is not None:
+            getattr(writer, f"add_{name}")(value)
+    if rope["rope_type"] in ("yarn", "linear"):
+        writer.add_rope_scaling_type(gguf.RopeScalingType(rope["rope_type"]))
+        writer.add_rope_scaling_factor(rope["factor"])
+    if rope["rope_type"] == "yarn":
+        writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list([f"word {n}" for n in range(config["vocab_size"])])
+    writer.add_token_scores([0.0] * config["vocab_size"])
