@@ -6,9 +6,9 @@ from pathlib import Path
 
 from trtc.errors import TrtcError
 from trtc.frontend.checkpoint import FORMATS, Checkpoint, Format
-from trtc.frontend.huggingface import generation, read_config
+from trtc.frontend.huggingface import generation, names_of, read_config
 from trtc.frontend.sources.deepspeed import DeepSpeedSource
-from trtc.frontend.weights import joined, named, through
+from trtc.frontend.weights import joined, through
 
 TAGS = ("latest", "latest_universal")   # files that hold the name of the last step's folder
 
@@ -17,10 +17,8 @@ def open_deepspeed(folder: Path) -> Checkpoint:
     """The checkpoint of a run's last step."""
     raw, family, config = read_config(folder)
     source = DeepSpeedSource(step_of(folder))
-    return Checkpoint(
-        folder, "deepspeed", raw, config, source, through(named(family.names, config), joined(source, source.pieces)),
-        lambda: generation(folder, raw),
-    )   # fmt: skip
+    weights = through(names_of(family, config, {*source, *source.pieces}), joined(source, source.pieces))
+    return Checkpoint(folder, "deepspeed", raw, config, source, weights, lambda: generation(folder, raw))
 
 
 FORMATS["deepspeed"] = Format("latest", lambda path: any((path / tag).is_file() for tag in TAGS), open_deepspeed)

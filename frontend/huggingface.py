@@ -71,7 +71,7 @@ def read_config(folder: Path) -> tuple[dict[str, Any], Family, DecoderConfig]:
 
 
 def names_of(family: Family, config: DecoderConfig, known: Collection[str]) -> Expression:
-    """Weights by the family's names, as they are spelt: those of a model that was saved without lm_head lack a prefix."""
+    """Weights by the family's names, as they are spelt: those of a model saved without lm_head lack a prefix."""
     headless = not any(key.startswith(family.prefix) for key in known)
     return named(family.names, config, known, strip=family.prefix if headless else "")
 

@@ -6,9 +6,10 @@ from collections.abc import Container
 from pathlib import Path
 
 from trtc.frontend.checkpoint import FORMATS, Checkpoint, Format
-from trtc.frontend.huggingface import Files, generation, open_weights, read_config
+from trtc.frontend.huggingface import Files, generation, names_of, open_weights, read_config
 from trtc.frontend.sources.flax import FlaxSource
-from trtc.frontend.weights import Expression, Fetch, joined, named, through
+from trtc.frontend.sources.orbax import METADATA, OrbaxSource
+from trtc.frontend.weights import Expression, Fetch, joined, through
 from trtc.ir.op import Value
 from trtc.ir.ops import Transpose
 
@@ -17,27 +18,52 @@ NAMES = ("weight", "embedding", "scale")   # of what torch's modules call weight
 
 
 def open_jax(folder: Path) -> Checkpoint:
-    """The checkpoint of a directory that a Flax model of transformers was saved in."""
+    """The checkpoint of a directory that a Flax model of transformers was saved in, by itself or by Orbax."""
     raw, family, config = read_config(folder)
-    source = open_weights(folder, (FLAX,))
-    assert isinstance(source, FlaxSource)
-    tensors = through(flax_names({*source, *source.pieces}), joined(source, source.pieces))
-    return Checkpoint(
-        folder, "jax", raw, config, source, through(named(family.names, config), tensors),
-        lambda: generation(folder, raw),
-    )   # fmt: skip
+    step = None if any(folder.glob(f"{FLAX.whole}*")) else orbax_folder(folder)
+    source = OrbaxSource(step) if step else open_weights(folder, (FLAX,))
+    pieces = source.pieces if isinstance(source, FlaxSource) else {}
+    root = root_of([*source, *pieces])
+    known = {key.removeprefix(root) for key in (*source, *pieces)}
+    tensors = through(flax_names(known, root), joined(source, pieces))
+    weights = through(names_of(family, config, {name.replace("/", ".") for name in known}), tensors)
+    return Checkpoint(folder, "jax", raw, config, source, weights, lambda: generation(folder, raw))
 
 
-FORMATS["jax"] = Format(FLAX.whole, lambda path: any(path.glob(f"{FLAX.whole}*")), open_jax)
+def _finds(path: Path) -> bool:
+    return any(path.glob(f"{FLAX.whole}*")) or ((path / "config.json").is_file() and orbax_folder(path) is not None)
 
 
-def flax_names(known: Container[str]) -> Expression:
+FORMATS["jax"] = Format(FLAX.whole, _finds, open_jax)
+
+
+def orbax_folder(folder: Path) -> Path | None:
+    """The folder of Orbax's arrays: this one, one in it, or that of the last of some numbered steps."""
+    found = [file.parent for depth in ("", "*/", "*/*/") for file in folder.glob(f"{depth}{METADATA}")]
+
+    def step(place: Path) -> int:
+        numbers = [int(part) for part in place.relative_to(folder).parts if part.isdecimal() and len(part) < 19]
+        return max(numbers, default=-1)
+
+    return max(found, key=step, default=None)
+
+
+def root_of(keys: list[str]) -> str:
+    """What stands before the names of a model's parameters: the names of the variables that a trainer saved."""
+    for root in ("params/params/", "params/"):
+        if any(key.startswith(root) for key in keys):
+            return root
+    return ""
+
+
+def flax_names(known: Container[str], root: str = "") -> Expression:
     """The tensors of transformers' torch models, by the names of its Flax models, where kernels are transposed.
 
     ``model.layers.0.mlp.up_proj.weight`` is ``transpose(model/layers/0/mlp/up_proj/kernel)``.
 
     Args:
         known: the names that are there.
+        root: what stands before each of them.
     Source: transformers 4, modeling_flax_pytorch_utils.py.
     """
 
@@ -45,7 +71,7 @@ def flax_names(known: Container[str]) -> Expression:
         stem, _, kind = key.replace(".", "/").rpartition("/")
         found = [n for n in NAMES if f"{stem}/{n}" in known]
         if kind == "weight" and len(shape) == 2 and not found:
-            return Transpose(fetch(f"{stem}/kernel", *reversed(shape)), (1, 0))
-        return fetch(f"{stem}/{(found or NAMES[2:])[0] if kind == 'weight' else kind}", *shape)
+            return Transpose(fetch(f"{root}{stem}/kernel", *reversed(shape)), (1, 0))
+        return fetch(f"{root}{stem}/{(found or NAMES[2:])[0] if kind == 'weight' else kind}", *shape)
 
     return tensor

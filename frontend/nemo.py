@@ -49,7 +49,7 @@ def open_nemo(path: Path) -> Checkpoint:
     config = nemo_config(
         keys, layout.words, ranks=source.tensor_parallel, stages=source.stages, core=layout.core
     )
-    weights = through(named(layout.names(config, read_norm(keys)[1]), config), layout.tensor(config))
+    weights = through(named(layout.names(config, read_norm(keys)[1]), config, source.entries), layout.tensor(config))
     packed = _tokenizer(raw, source)
     return Checkpoint(path, "nemo", raw, config, source, weights, lambda: _generation(packed), packed)
 
@@ -96,6 +96,7 @@ class Layout:
             fc, gate = first, f"{first}_2"
         return {
             "transformer.vocab_embedding": f"{self.root}{WORDS}",
+            "transformer.position_embedding": f"{self.root}embedding.position_embeddings",
             **qkv_parts(LAYER, stored(qkv), grouped=True),
             f"{LAYER}.attention.dense": dense,
             f"{LAYER}.mlp.fc": fc,

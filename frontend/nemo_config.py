@@ -6,6 +6,7 @@ Source: nemo/collections/nlp/models/language_modeling/megatron_gpt_model.py, ...
 from __future__ import annotations
 
 from trtc.frontend.config import DecoderConfig, Keys, RopeConfig
+from trtc.frontend.families.gpt import NO_ROPE
 from trtc.frontend.layers import ACTIVATIONS
 from trtc.frontend.meta import SCALED
 from trtc.frontend.rope import MAX_DIM
@@ -18,6 +19,7 @@ ACTS = {
     "reglu": ("relu", True), "fast-reglu": ("relu", True),
 }   # fmt: skip
 """By ``activation``: ours, and whether a second projection is multiplied by it."""
+POSITIONS = ("learned_absolute", "rope")
 MAX_WIDTH = 1 << 24   # far beyond any model
 REFUSED = {
     "headscale": False, "qk_layernorm": False, "rotary_interleaved": False, "normalize_attention_scores": True,
@@ -45,6 +47,7 @@ def nemo_config(keys: Keys, words: int, *, ranks: int, stages: int, core: bool) 
     kind, _ = read_norm(keys)
     bias = keys.get(bool, "bias", default=True)
     act, gated = _activation(keys, bias, core)
+    learned = keys.choice("position_embedding_type", POSITIONS, default=POSITIONS[0]) == POSITIONS[0]
     return DecoderConfig(
         architecture="MegatronGPTModel",
         hidden_size=hidden,
@@ -56,7 +59,8 @@ def nemo_config(keys: Keys, words: int, *, ranks: int, stages: int, core: bool) 
         vocab_size=words,
         max_position_embeddings=keys.positive("max_position_embeddings", default=keys.positive("encoder_seq_length")),
         norm_eps=keys.above(0, "layernorm_epsilon", default=1e-5),
-        rope=_rope(keys, size),
+        rope=NO_ROPE if learned else _rope(keys, size),
+        learned_positions=learned,
         hidden_act=act,
         tie_word_embeddings=keys.get(bool, "share_embeddings_and_output_weights", default=True),
         qkv_bias=bias or keys.get(bool, "qkv_bias", default=False),
@@ -76,7 +80,6 @@ def read_norm(keys: Keys) -> tuple[str, int]:
 
 def _check_switches(keys: Keys) -> None:
     keys.choice("transformer_block_type", ("pre_ln",), default="pre_ln")
-    keys.choice("position_embedding_type", ("rope",), default="learned_absolute")
     for key, only in REFUSED.items():
         if keys.get(bool, key, default=only) != only:
             raise keys.wrong(key, not only, str(only).lower())

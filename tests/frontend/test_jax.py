@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -32,6 +33,7 @@ LARGE = 1 << 30   # bytes above which Flax writes an array in chunks
 CASES = (
     Case("flax", {"num_key_value_heads": 2, "attention_bias": True}),
     Case("flax-tied-bf16", {"tie_word_embeddings": True}, dtype="bfloat16"),
+    Case("flax-gpt2", {"tie_word_embeddings": True}, model="GPT2", head="LMHeadModel"),
     Case("flax-layer-norms", {"num_key_value_heads": 1, "sliding_window": 5}, dtype="float16", model="Starcoder2"),
 )
 every_case = pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
@@ -67,7 +69,7 @@ def to_flax(key: str, tensor: Any, layer_norm: bool) -> tuple[str, Any]:
     """What transformers' converter makes of a torch tensor: its path in the tree, and the array."""
     *path, last = key.split(".")
     array = tensor.float().numpy().astype(np.dtype(str(tensor.dtype).removeprefix("torch.")))
-    if last == "weight" and "embed" in key:
+    if last == "weight" and any(part in key for part in ("embed", "wte", "wpe")):
         last = "embedding"
     elif last == "weight" and array.ndim == 2:
         last, array = "kernel", array.T
@@ -78,7 +80,7 @@ def to_flax(key: str, tensor: Any, layer_norm: bool) -> tuple[str, Any]:
 
 def tree_of(tensors: dict[str, Any]) -> dict[str, Any]:
     """The nested dict that a Flax model keeps its parameters in."""
-    norms = {key.replace("bias", "weight") for key in tensors if key.endswith("norm.bias")}
+    norms = {key.replace("bias", "weight") for key in tensors if re.search(r"(norm|ln_.)\.bias$", key)}
     return nested(dict(to_flax(key, tensor, key in norms) for key, tensor in tensors.items()))
 
 

@@ -43,6 +43,10 @@ BIASED = Case("nemo-biases", {
     "tie_word_embeddings": False, "vocab_size": 96,
 }, model="Starcoder2")   # fmt: skip
 
+GPT = Case("nemo-gpt", {
+    "n_inner": None, "tie_word_embeddings": True, "activation_function": "gelu_pytorch_tanh", "vocab_size": 96,
+}, model="GPT2", head="LMHeadModel")   # fmt: skip
+
 OWN = {
     "qkv": "self_attention.query_key_value", "o": "self_attention.dense", "fc1": "mlp.dense_h_to_4h",
     "fc2": "mlp.dense_4h_to_h", "before": "input_layernorm", "after": "post_attention_layernorm",
@@ -67,6 +71,26 @@ def grouped(tensors: dict[str, Any], layer: str, kind: str, groups: int, ranks: 
     return [torch.cat(each[at : at + step]) for at in range(0, groups, step)]
 
 
+def from_gpt2(tensors: dict[str, Any]) -> dict[str, Any]:
+    """GPT-2's tensors under the names of LLaMA's, and as linear layers keep them."""
+    made = {
+        "model.embed_tokens.weight": tensors["transformer.wte.weight"], "positions": tensors["transformer.wpe.weight"],
+        **{f"model.norm.{kind}": tensors[f"transformer.ln_f.{kind}"] for kind in ("weight", "bias")},
+    }   # fmt: skip
+    names = {"ln_1": "input_layernorm", "ln_2": "post_attention_layernorm", "attn.c_proj": "self_attn.o_proj"}
+    for key, tensor in tensors.items():
+        if not key.startswith("transformer.h."):
+            continue
+        _, _, n, part, kind = key.replace("attn.c", "attn_c").replace("mlp.c", "mlp_c").split(".")
+        part, tensor = part.replace("_c_", ".c_", 1), tensor.t() if tensor.ndim == 2 else tensor
+        if part == "attn.c_attn":
+            for name, third in zip("qkv", tensor.chunk(3), strict=True):
+                made[f"model.layers.{n}.self_attn.{name}_proj.{kind}"] = third
+        else:
+            made[f"model.layers.{n}.{names.get(part, part)}.{kind}"] = tensor
+    return made
+
+
 class Writer:
     """A model in NeMo's form, of the tensors of transformers'."""
 
@@ -87,6 +111,8 @@ class Writer:
         last, ranks = self.stages - 1, self.ranks
         words = parts_of(self.t, "model.embed_tokens.weight", ranks, 0)
         self.put(0, f"{self.n['embedding']}.word_embeddings.weight", words)
+        positions = parts_of(self.t, "positions", 1, 0)
+        self.put(0, f"{self.n['embedding']}.position_embeddings.weight", positions)
         each = self.config["num_hidden_layers"] // self.stages
         for n in range(self.config["num_hidden_layers"]):
             self.layer(n, n // each, f"{self.n['layers']}.layers.{n % each}")
@@ -157,6 +183,11 @@ def write_nemo(case: Case, folder: Path, *, raw: dict[str, Any] | None = None, *
         tensors = {k: (v * 256).round() / 256 if "norm.weight" in k else v for k, v in tensors.items()}
         import_module("safetensors.torch").save_file(tensors, hf / "model.safetensors", {"format": "pt"})
     config = json.loads((hf / "config.json").read_text())
+    if case.model == "GPT2":
+        size, layers, heads = (config[key] for key in ("n_embd", "n_layer", "n_head"))
+        tensors = from_gpt2(tensors)
+        config |= {"num_hidden_layers": layers, "hidden_size": size, "num_attention_heads": heads}
+        config |= {"intermediate_size": 4 * size, "tie_word_embeddings": True}
     files = {"model_config.yaml": yaml.safe_dump(yaml_of(config, **(raw or {}))).encode()}
     made = Writer(tensors, config, **form).write()
     for rank, stages in enumerate(made):
@@ -189,6 +220,7 @@ STABLELM = {
     "share_embeddings_and_output_weights": False, "bias_activation_fusion": False,
 }   # fmt: skip
 STARCODER = {"normalization": "layernorm", "bias": True, "activation": "gelu"}
+POSITIONS = {**STARCODER, "position_embedding_type": "learned_absolute", "ffn_hidden_size": None}
 FORMS: dict[str, tuple[Case, dict[str, Any], dict[str, Any]]] = {
     "own": (LLAMA, {}, {}),
     "own-tp2": (LLAMA, {}, {"ranks": 2, "root": "model.module."}),
@@ -201,6 +233,8 @@ FORMS: dict[str, tuple[Case, dict[str, Any], dict[str, Any]]] = {
     "tied-core-tp4-pp2": (TIED, {}, {"core": True, "fused_norms": True, "ranks": 4, "stages": 2}),
     "layernorm1p-tp2": (PARTIAL, STABLELM, {"less_one": True, "ranks": 2}),
     "layernorm1p-core": (PARTIAL, STABLELM, {"less_one": True, "core": True, "fused_norms": True}),
+    "gpt-tp2": (GPT, POSITIONS, {"ranks": 2}),
+    "gpt-core-tp2-pp2": (GPT, POSITIONS, {"ranks": 2, "stages": 2, "core": True, "fused_norms": True}),
     "biases-tp2": (BIASED, STARCODER, {"ranks": 2}),
     "biases-core-tp2-pp2": (BIASED, STARCODER, {"ranks": 2, "stages": 2, "core": True, "fused_norms": True}),
 }
@@ -218,7 +252,7 @@ def test_weights_are_those_of_the_hugging_face_form(form: str, tmp_path: Path) -
     same_weights(hf, nemo)
 
 
-@pytest.mark.parametrize("form", ["own-tp2-pp2", "core-fused-norms-tp2", "layernorm1p-tp2", "biases-tp2"])
+@pytest.mark.parametrize("form", ["own-tp2-pp2", "core-fused-norms-tp2", "layernorm1p-tp2", "gpt-tp2"])
 def test_an_engine_gives_the_logits_of_transformers(form: str, tmp_path: Path) -> None:
     case, raw, written = FORMS[form]
     hf, nemo = write_nemo(case, tmp_path, raw=raw, **written)
@@ -282,10 +316,12 @@ CONFIGS: list[tuple[dict[str, Any], str]] = [
         "  = help: did you mean `rmsnorm`?"
     )),
     ({"activation": "silu"}, (
-        f'{Y}activation is "silu", but must be one of gelu, relu, swiglu, fast-swiglu, geglu, fast-geglu, reglu, '
-        "fast-reglu\n  = help: did you mean `swiglu`?"
+        f'{Y}activation is "silu", but must be one of gelu, relu, squared-relu, swiglu, fast-swiglu, geglu, '
+        "fast-geglu, reglu, fast-reglu\n  = help: did you mean `swiglu`?"
     )),
-    ({"position_embedding_type": "alibi"}, f'{Y}position_embedding_type is "alibi", but must be one of rope'),
+    ({"position_embedding_type": "alibi"}, (
+        f'{Y}position_embedding_type is "alibi", but must be one of learned_absolute, rope'
+    )),
     ({"transformer_block_type": "post_ln"}, (
         f'{Y}transformer_block_type is "post_ln", but must be one of pre_ln\n  = help: did you mean `pre_ln`?'
     )),
