@@ -36,14 +36,8 @@ def nemo_config(keys: Keys, words: int, *, ranks: int, stages: int, core: bool) 
         core: whether the model is of Megatron Core.
     """
     _check_switches(keys)
-    hidden, layers = keys.positive("hidden_size"), keys.positive("num_layers")
-    width = keys.positive("ffn_hidden_size", default=4 * hidden)
+    hidden = keys.positive("hidden_size")
     heads, groups, size = _heads(keys, hidden, ranks)
-    for key, number, parts, what in (
-        ("num_layers", layers, stages, "stages"), ("ffn_hidden_size", width, ranks, "ranks"),
-    ):   # fmt: skip
-        if number % parts or number > MAX_WIDTH:
-            raise keys.wrong(key, number, f"a multiple of the {parts} {what}, and at most {MAX_WIDTH}")
     kind, _ = read_norm(keys)
     bias = keys.get(bool, "bias", default=True)
     act, gated = _activation(keys, bias, core)
@@ -51,8 +45,8 @@ def nemo_config(keys: Keys, words: int, *, ranks: int, stages: int, core: bool) 
     return DecoderConfig(
         architecture="MegatronGPTModel",
         hidden_size=hidden,
-        intermediate_size=width,
-        num_hidden_layers=layers,
+        intermediate_size=_multiple(keys, "ffn_hidden_size", ranks, "ranks", 4 * hidden),
+        num_hidden_layers=_multiple(keys, "num_layers", stages, "stages"),
         num_attention_heads=heads,
         num_key_value_heads=groups,
         head_dim=size,
@@ -70,6 +64,14 @@ def nemo_config(keys: Keys, words: int, *, ranks: int, stages: int, core: bool) 
         norm=kind,
         norm_bias=kind == "layer",
     )
+
+
+def _multiple(keys: Keys, key: str, parts: int, what: str, default: int = 0) -> int:
+    """A size that the ranks or stages share."""
+    number = keys.positive(key, default=default) if default else keys.positive(key)
+    if number % parts or number > MAX_WIDTH:
+        raise keys.wrong(key, number, f"a multiple of the {parts} {what}, and at most {MAX_WIDTH}")
+    return number
 
 
 def read_norm(keys: Keys) -> tuple[str, int]:

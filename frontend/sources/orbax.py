@@ -7,6 +7,7 @@ zarr arrays by the dotted name, in one OCDBT database or in a folder each.
 from __future__ import annotations
 
 import json
+import math
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +19,7 @@ from trtc.frontend.sources.mapped import Entry, MappedSource
 from trtc.ir.op import Array
 
 METADATA, DATABASE = "_METADATA", "manifest.ocdbt"
+FREE, SHARE = 1 << 20, 64   # bytes in memory that any folder may ask for, and for each byte that it has
 
 
 class OrbaxSource(MappedSource):
@@ -38,6 +40,7 @@ class OrbaxSource(MappedSource):
             store = self._open(name, zarr3=metadata.get("use_zarr3") is True)
             self._stores["/".join(name)] = store
             self.entries["/".join(name)] = Entry(folder / METADATA, store.dtype.name, tuple(store.shape), 0, 0)
+        self._check_size()
 
     @staticmethod
     def read(file: Path) -> dict[str, Entry]:
@@ -52,6 +55,14 @@ class OrbaxSource(MappedSource):
 
     def release(self, key: str) -> None:
         """Nothing: what was read is the caller's alone."""
+
+    def _check_size(self) -> None:
+        """What is not stored reads as a constant, so that a few bytes could stand for more than memory holds."""
+        stated = sum(math.prod(store.shape) * store.dtype.numpy_dtype.itemsize for store in self._stores.values())
+        have = sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file())
+        if stated > FREE + SHARE * have:
+            want = f"must have at most {SHARE} times as many"
+            raise TrtcError(f"{self.folder} has {have} bytes, and its arrays {stated}, but {want}")
 
     def _open(self, name: tuple[str, ...], *, zarr3: bool) -> Any:
         dotted = ".".join(name)
