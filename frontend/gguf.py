@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from trtc.errors import TrtcError
-from trtc.frontend.checkpoint import FORMATS, Checkpoint, Format
+from trtc.frontend.checkpoint import Checkpoint, Format
 from trtc.frontend.config import Keys
 from trtc.frontend.families import family_of
 from trtc.frontend.gguf_models import ARCHITECTURES, NEEDED, Translation
@@ -54,7 +54,7 @@ def open_gguf(path: Path) -> Checkpoint:
     return Checkpoint(folder, "gguf", raw, config, source, expression, lambda: _generation(keys))
 
 
-FORMATS["gguf"] = Format("*.gguf", is_gguf, open_gguf)
+FORMAT = Format("*.gguf", is_gguf, open_gguf)
 
 
 def _files(path: Path) -> tuple[Path, list[str]]:

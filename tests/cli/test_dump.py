@@ -62,7 +62,7 @@ def test_the_graph_of_an_engine(trtc_: Trtc, shakespeare: Path) -> None:
         (
             ["none"],
             "none is no directory\n"
-            "  = help: give the directory that holds config.json or params.json or *.gguf, and the weights",
+            "  = help: give the directory that holds config.json or latest or flax_model.msgpack or params.json or model_config.yaml or *.gguf, and the weights",
         ),
     ],
 )

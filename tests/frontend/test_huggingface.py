@@ -75,8 +75,9 @@ CONFIG_ERRORS: list[tuple[dict[str, Any], str]] = [
         "config.json: head_dim is 5, but must be even and in 2..8192, as default rotary positions ask\n"
         "  = help: head_dim is hidden_size / num_attention_heads where it is not stated"
     )),
-    ({"hidden_act": "swish"}, (
-        'config.json: hidden_act is "swish", but must be one of silu, gelu, gelu_pytorch_tanh, gelu_new, relu'
+    ({"hidden_act": "mish"}, (
+        'config.json: hidden_act is "mish", but must be one of silu, swish, gelu, gelu_pytorch_tanh, gelu_new, '
+        "gelu_fast, quick_gelu, relu, relu2"
     )),
     ({"hidden_act": "gelu_pytorch"}, (
         'config.json: hidden_act is "gelu_pytorch", but must be one of silu, gelu, gelu_pytorch_tanh, gelu_new, relu\n'
@@ -110,7 +111,8 @@ def test_a_wrong_config_names_the_key(folder: Path, changes: dict[str, Any], mes
 
 
 def test_no_directory(folder: Path) -> None:
-    note = "\n  = help: give the directory that holds config.json or params.json or *.gguf, and the weights"
+    signs = "config.json or latest or flax_model.msgpack or params.json or model_config.yaml or *.gguf"
+    note = f"\n  = help: give the directory that holds {signs}, and the weights"
     assert error_of(folder / "x") == f"MODEL/x is no directory{note}".replace("MODEL/x", "MODEL")
     assert error_of(folder / "config.json") == f"MODEL is no directory{note}"
 
