@@ -168,7 +168,7 @@ def test_experts_as_published() -> None:
     assert (v3.moe.n_group, v3.moe.topk_group, v3.moe.group_best, v3.moe.routed_scaling_factor) == (8, 4, 2, 2.5)
 
 
-ODD = (
+ODD: tuple[Any, ...] = (
     None, -1, 0, 1, 2, 3, 64, 1 << 40, 10**400, 1e300, 5e-324, 0.3, "", "longrope", "x" * 99, True, False, [], {}, [1],
     [[]], {"rope_type": "longrope"}, [10**400] * 4,
 )   # fmt: skip
@@ -180,7 +180,7 @@ EVERY = FAMILY_CASES_NEW | FAMILY_CASES_MOE
 def test_mutated_configs_end_in_an_error_of_ours_or_a_graph(name: str, data: st.DataObject) -> None:
     file = models.checkpoint(name) / "config.json"
     text = file.read_text()
-    whole = json.loads(text)
+    whole: dict[str, Any] = json.loads(text)
     for _ in range(data.draw(st.integers(1, 3))):
         part = whole
         inner = [key for key, value in whole.items() if isinstance(value, dict) and value]
