@@ -75,11 +75,13 @@ CONFIG_ERRORS: list[tuple[dict[str, Any], str]] = [
         "config.json: head_dim is 5, but must be even and in 2..8192, as default rotary positions ask\n"
         "  = help: head_dim is hidden_size / num_attention_heads where it is not stated"
     )),
-    ({"hidden_act": "swish"}, (
-        'config.json: hidden_act is "swish", but must be one of silu, gelu, gelu_pytorch_tanh, gelu_new, relu'
+    ({"hidden_act": "tanh"}, (
+        'config.json: hidden_act is "tanh", but must be one of '
+        "silu, swish, gelu, gelu_pytorch_tanh, gelu_new, gelu_fast, quick_gelu, relu, relu2"
     )),
     ({"hidden_act": "gelu_pytorch"}, (
-        'config.json: hidden_act is "gelu_pytorch", but must be one of silu, gelu, gelu_pytorch_tanh, gelu_new, relu\n'
+        'config.json: hidden_act is "gelu_pytorch", but must be one of '
+        "silu, swish, gelu, gelu_pytorch_tanh, gelu_new, gelu_fast, quick_gelu, relu, relu2\n"
         "  = help: did you mean `gelu_pytorch_tanh`?"
     )),
     ({"rope_scaling": 4}, "config.json: rope_scaling is 4, but must be an object"),
