@@ -90,17 +90,19 @@ def read_mapping(keys: Keys) -> Mapping:
 
 
 def _files(folder: Path, mapping: Mapping) -> list[str]:
-    names = [f"rank{rank}.safetensors" for rank in range(mapping.world)]
-    for name in names:
-        if not (folder / name).is_file():
-            ranks = f"{mapping.world} ranks" if mapping.world > 1 else "1 rank"
-            raise TrtcError(f"{name} is missing from {folder}, but {CONFIG} maps {ranks}", "help: fetch it again")
-    if (folder / f"rank{mapping.world}.safetensors").exists():
+    """The files of all ranks; the config may state any number of them, so the first that is missing ends it."""
+    found: list[str] = []
+    while (folder / (name := f"rank{len(found)}.safetensors")).is_file() and len(found) < mapping.world:
+        found.append(name)
+    if len(found) < mapping.world:
+        ranks = f"{mapping.world} ranks" if mapping.world > 1 else "1 rank"
+        raise TrtcError(f"{name} is missing from {folder}, but {CONFIG} maps {ranks}", "help: fetch it again")
+    if (folder / name).exists():
         raise TrtcError(
-            f"rank{mapping.world}.safetensors lies in {folder}, but {CONFIG} maps ranks 0 to {mapping.world - 1}",
+            f"{name} lies in {folder}, but {CONFIG} maps ranks 0 to {mapping.world - 1}",
             "help: the files are of different checkpoints",
         )
-    return names
+    return found
 
 
 def read_config(keys: Keys, *, has_head: bool) -> DecoderConfig:
