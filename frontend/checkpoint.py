@@ -14,6 +14,7 @@ from trtc.errors import TrtcError
 from trtc.frontend.config import DecoderConfig, Keys
 from trtc.frontend.decoder import Limits, build_decoder
 from trtc.frontend.sources.mapped import MappedSource
+from trtc.frontend.sources.tar import Member
 from trtc.frontend.weights import Expression, Weights
 from trtc.ir.errors import nearest
 from trtc.ir.graph import Graph
@@ -35,6 +36,7 @@ class Checkpoint:
         raw: its config, as read.
         expression: each weight over the source's tensors.
         tokens: gives the ids of the tokens that begin, end and pad, as engine.json has them.
+        packed: files of the tokenizer that lie in another file, by the names that the runtime knows.
     """
 
     folder: Path
@@ -44,6 +46,7 @@ class Checkpoint:
     source: MappedSource
     expression: Expression
     tokens: Callable[[], dict[str, Any]]
+    packed: tuple[Member, ...] = ()
 
     @property
     def dtype(self) -> str:
@@ -60,8 +63,8 @@ class Checkpoint:
         return build_decoder(self.config, weights, limits, dtype, all_logits=all_logits)
 
     @cached_property
-    def tokenizer_files(self) -> list[Path]:
-        return [f for name in TOKENIZER_FILES if (f := self.folder / name).is_file()]
+    def tokenizer_files(self) -> list[Path | Member]:
+        return [*self.packed, *(f for name in TOKENIZER_FILES if (f := self.folder / name).is_file())]
 
     @cached_property
     def generation(self) -> dict[str, Any]:

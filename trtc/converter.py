@@ -166,7 +166,8 @@ def _write(plan: Plan, folder: WorkFolder, workers: int, progress: Progress) -> 
     writer = Writer(checkpoint.source, resume=folder.resume, report=lambda done: progress("weights", done, size))
     writer.write(files, workers)
     for file in checkpoint.tokenizer_files:
-        shutil.copyfile(file, folder.path / file.name)
+        with file.open("rb") as read, (folder.path / file.name).open("wb") as written:
+            shutil.copyfileobj(read, written)
     ids = checkpoint.generation
     tokens = {**ids, "eos_token_id": ids["eos_token_ids"]}
     folder.write_json("generation_config.json", {key: tokens[key] for key in sorted(tokens) if key != "eos_token_ids"})
