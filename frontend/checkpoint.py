@@ -6,9 +6,8 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from trtc.errors import TrtcError
 from trtc.frontend.config import DecoderConfig, Keys
@@ -25,9 +24,42 @@ TOKENIZER_FILES = (
 )   # fmt: skip
 
 
+class Facts(Protocol):
+    """What an engine says of its model, whatever the model came from; `DecoderConfig` says it, too."""
+
+    @property
+    def architecture(self) -> str: ...
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def max_position_embeddings(self) -> int: ...
+
+
+class Compilable(Protocol):
+    """What every source of models comes to: a graph, the tensors that it reads, and what lies beside them."""
+
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def format(self) -> str: ...
+    @property
+    def raw(self) -> dict[str, Any]: ...
+    @property
+    def config(self) -> Facts: ...
+    @property
+    def source(self) -> MappedSource: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def tokenizer_files(self) -> list[Path]: ...
+    @property
+    def generation(self) -> dict[str, Any]: ...
+    def graph(self, limits: Limits, dtype: DType, *, all_logits: bool = False) -> Graph: ...
+
+
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that can be compiled.
+    """A checkpoint whose model is the generic decoder, told by a config.
 
     Args:
         folder: where it lies.
@@ -59,14 +91,19 @@ class Checkpoint:
         weights = Weights(self.source, self.expression, dtype)
         return build_decoder(self.config, weights, limits, dtype, all_logits=all_logits)
 
-    @cached_property
+    @property
     def tokenizer_files(self) -> list[Path]:
-        return [f for name in TOKENIZER_FILES if (f := self.folder / name).is_file()]
+        return tokenizer_files(self.folder)
 
-    @cached_property
+    @property
     def generation(self) -> dict[str, Any]:
         """Ids of the tokens that begin, end and pad."""
         return self.tokens()
+
+
+def tokenizer_files(folder: Path) -> list[Path]:
+    """The files of a tokenizer that lie in a directory."""
+    return [f for name in TOKENIZER_FILES if (f := folder / name).is_file()]
 
 
 @dataclass(frozen=True)
@@ -81,7 +118,7 @@ class Format:
 
     sign: str
     finds: Callable[[Path], bool]
-    open: Callable[[Path], Checkpoint]
+    open: Callable[[Path], Compilable]
 
 
 FORMATS: dict[str, Format] = {}
@@ -93,7 +130,7 @@ def holds(name: str) -> Callable[[Path], bool]:
     return lambda path: (path / name).exists()
 
 
-def open_checkpoint(path: str | Path, form: str = "") -> Checkpoint:
+def open_checkpoint(path: str | Path, form: str = "") -> Compilable:
     """The checkpoint in a directory or a file; nothing of its tensors is read yet but the headers.
 
     Args:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from trtc.errors import TrtcError
-from trtc.frontend.checkpoint import FORMATS, Checkpoint, Format, holds, read_generation, read_json
+from trtc.frontend.checkpoint import FORMATS, Checkpoint, Format, read_generation, read_json
 from trtc.frontend.config import Keys
 from trtc.frontend.families import family_of
 from trtc.frontend.quantized import dequantized
@@ -52,7 +52,14 @@ def open_huggingface(folder: Path) -> Checkpoint:
     return Checkpoint(folder, "huggingface", raw, config, source, expression, lambda: read_generation(folder, raw))
 
 
-FORMATS["huggingface"] = Format("config.json", holds("config.json"), open_huggingface)
+def _is_huggingface(path: Path) -> bool:
+    """A config, and no ONNX model alone beside it: that has a form of its own."""
+    weights = any(any(path.glob(files.pattern)) for files in (SAFETENSORS, TORCH))
+    exported = any(any(path.glob(pattern)) for pattern in ("*.onnx", "onnx/*.onnx"))
+    return (path / "config.json").exists() and (weights or not exported)
+
+
+FORMATS["huggingface"] = Format("config.json", _is_huggingface, open_huggingface)
 
 
 def _architecture(raw: dict[str, Any]) -> str:

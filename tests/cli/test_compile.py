@@ -164,7 +164,8 @@ def test_there_must_be_an_output(trtc_: Trtc) -> None:
 
 def test_a_model_that_is_not_there(trtc_: Trtc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    note = "help: give the directory that holds config.json or params.json or *.gguf, and the weights"
+    signs = "config.json or params.json or *.gguf or decoder_with_past.onnx"
+    note = f"help: give the directory that holds {signs}, and the weights"
     message = f"error: nowhere is no directory\n  = {note}\n"
     assert trtc_("compile", "nowhere", "-o", "engine") == (2, "", message)
 

@@ -61,8 +61,8 @@ def test_the_graph_of_an_engine(trtc_: Trtc, shakespeare: Path) -> None:
         ([str(MODEL), "-o", "none/x"], "none/x cannot be written: none is not a folder"),
         (
             ["none"],
-            "none is no directory\n"
-            "  = help: give the directory that holds config.json or params.json or *.gguf, and the weights",
+            "none is no directory\n  = help: give the directory that holds config.json or params.json or *.gguf or "
+            "decoder_with_past.onnx, and the weights",
         ),
     ],
 )

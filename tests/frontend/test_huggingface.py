@@ -110,7 +110,8 @@ def test_a_wrong_config_names_the_key(folder: Path, changes: dict[str, Any], mes
 
 
 def test_no_directory(folder: Path) -> None:
-    note = "\n  = help: give the directory that holds config.json or params.json or *.gguf, and the weights"
+    signs = "config.json or params.json or *.gguf or decoder_with_past.onnx"
+    note = f"\n  = help: give the directory that holds {signs}, and the weights"
     assert error_of(folder / "x") == f"MODEL/x is no directory{note}".replace("MODEL/x", "MODEL")
     assert error_of(folder / "config.json") == f"MODEL is no directory{note}"
 

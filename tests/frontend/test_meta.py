@@ -17,7 +17,7 @@ from models import LIMITS, Case
 import trtc
 from trtc.compiler import plan, read_model
 from trtc.errors import TrtcError
-from trtc.frontend import Checkpoint, Limits, build_decoder, open_checkpoint
+from trtc.frontend import Checkpoint, Compilable, Limits, build_decoder, open_checkpoint
 from trtc.frontend.weights import Weights
 from trtc.ir.materialize import materialize
 from trtc.ir.types import f32
@@ -117,8 +117,9 @@ def test_configs_and_weights_are_those_of_the_hugging_face_form(case: Case, file
     same_weights(hf, meta)
 
 
-def same_weights(first: Checkpoint, second: Checkpoint) -> None:
+def same_weights(first: Compilable, second: Compilable) -> None:
     """Every role that the decoder asks for is the same, bit by bit."""
+    assert isinstance(first, Checkpoint) and isinstance(second, Checkpoint)
     asked: list[tuple[Any, ...]] = []
 
     def heard(*arguments: Any) -> Any:

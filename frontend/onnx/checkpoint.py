@@ -1,0 +1,108 @@
+"""ONNX files as checkpoints: a decoder with past, its tokenizer and token ids beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trtc.errors import TrtcError
+from trtc.frontend.checkpoint import DTYPES, FORMATS, Format, read_json, tokenizer_files
+from trtc.frontend.decoder import Limits
+from trtc.frontend.huggingface import generation_ids
+from trtc.frontend.onnx.decoder import decoder, imported
+from trtc.frontend.sources.onnx_file import OnnxSource
+from trtc.ir.graph import Graph
+from trtc.ir.types import DType, Size
+
+NAMES = (
+    "decoder_with_past.onnx", "decoder_with_past_model.onnx", "model.onnx", "onnx/decoder_with_past_model.onnx",
+    "onnx/model.onnx",
+)   # fmt: skip
+"""What exporters call the model, in the order in which a directory is searched."""
+LONGEST = 4096   # positions of a model whose config.json says nothing
+
+
+@dataclass(frozen=True)
+class OnnxFacts:
+    """What a graph and the config.json beside it say of a model."""
+
+    architecture: str
+    vocab_size: int
+    max_position_embeddings: int
+
+
+@dataclass(frozen=True)
+class OnnxCheckpoint:
+    """An ONNX model that can be compiled.
+
+    Args:
+        folder: where its tokenizer lies.
+        model: the graph that the file states, in sizes B, S and P.
+        raw: config.json, if one is there.
+    """
+
+    folder: Path
+    raw: dict[str, Any]
+    config: OnnxFacts
+    source: OnnxSource
+    model: Graph
+    format: str = "onnx"
+
+    @property
+    def dtype(self) -> str:
+        """float32, float16 or bfloat16: what the caches are."""
+        cache = next(i for i in self.model.inputs if i.key.endswith("_cache"))
+        return next(name for name, dtype in DTYPES.items() if dtype == cache.dtype)
+
+    def graph(self, limits: Limits, dtype: DType, *, all_logits: bool = False) -> Graph:
+        """The graph of this model, in plain ops, over caches of a fixed capacity."""
+        if dtype != DTYPES[self.dtype]:
+            name = next(name for name, known in DTYPES.items() if known == dtype)
+            raise TrtcError(
+                f"dtype is {name}, but the ONNX model computes in {self.dtype}", f"help: export it in {name}"
+            )
+        return decoder(self.model, limits, all_logits=all_logits)
+
+    @property
+    def tokenizer_files(self) -> list[Path]:
+        return tokenizer_files(self.folder)
+
+    @property
+    def generation(self) -> dict[str, Any]:
+        """Ids of the tokens that begin, end and pad."""
+        return generation_ids(self.folder, self.raw)
+
+
+def open_onnx(path: Path) -> OnnxCheckpoint:
+    """The checkpoint of an ONNX file, or of a directory that holds one.
+
+    Errors:
+        TrtcError: the file is no model, or no decoder with past, or holds a node that cannot be imported.
+    """
+    file = path if not path.is_dir() else next(f for name in NAMES if (f := path / name).is_file())
+    homes = (file.parent, file.parent.parent) if file.parent.name == "onnx" else (file.parent,)
+    folder = next((home for home in homes if tokenizer_files(home)), file.parent)
+    config = folder / "config.json"
+    raw = read_json(config) if config.is_file() else {}
+    source = OnnxSource(file.parent, [file.name])
+    model = imported(file, source)
+    return OnnxCheckpoint(folder, raw, _facts(model, raw, file), source, model)
+
+
+def _facts(model: Graph, raw: dict[str, Any], file: Path) -> OnnxFacts:
+    words: Size = model.outputs["logits"].shape[-1]
+    if not isinstance(words, int):
+        raise TrtcError(f"{file.name}: logits are {model.outputs['logits'].type}, but their words must be a number")
+    stated = raw.get("architectures")
+    name = stated[0] if isinstance(stated, list) and stated and isinstance(stated[0], str) else file.stem
+    places = (raw.get(key) for key in ("max_position_embeddings", "n_positions", "n_ctx", "seq_length"))
+    positions = next((n for n in places if type(n) is int and n > 0), LONGEST)
+    return OnnxFacts(name, words, positions)
+
+
+def _is_onnx(path: Path) -> bool:
+    return path.is_file() if path.suffix == ".onnx" else any((path / name).is_file() for name in NAMES)
+
+
+FORMATS["onnx"] = Format("decoder_with_past.onnx", _is_onnx, open_onnx)
