@@ -174,6 +174,21 @@ def reshape_of_reshape(op: Reshape) -> Value | None:
     return Reshape(op.x.x, op.sizes) if isinstance(op.x, Reshape) else None
 
 
+def transpose_of_matrices(op: Reshape) -> Value | None:
+    """reshape(transpose(reshape(x to matrices)))  ->  transpose(x), of the last two axes"""
+    match op.x:
+        case Transpose(Reshape(x) as matrices, axes) if x.type.rank >= 2 and axes == _swapped(matrices.type.rank):
+            rows, columns = x.shape[-2:]
+            same = matrices.sizes[-2:] == (rows, columns) and op.sizes == (*x.shape[:-2], columns, rows)
+            return Transpose(x, _swapped(x.type.rank)) if same else None
+        case _:
+            return None
+
+
+def _swapped(rank: int) -> tuple[int, ...]:
+    return (*range(rank - 2), rank - 1, rank - 2)
+
+
 def linear_of_rows(op: Reshape) -> Value | None:
     """reshape(linear(reshape(x to rows)))  ->  linear(x)"""
     match op.x:
@@ -290,7 +305,7 @@ def size_of_known(op: SizeOf, graph: Graph) -> Value | None:
 RULES = (
     slice_of_all, slice_of_slice, slice_of_concat, slice_beside_concat, slice_of_constant, slice_of_cast,
     concat_of_one, concat_of_concats, concat_of_casts, concat_of_slices, concat_across, transpose_of_nothing,
-    transpose_of_transpose, reshape_of_nothing, reshape_of_reshape, linear_of_rows, bias_of_linear, times_reciprocal,
-    broadcast_of_nothing, cast_of_nothing, cast_of_cast, cast_of_concat, times_one, over_one, plus_zero, minus_zero,
-    sum_minus_part, double_neg, size_of_known,
+    transpose_of_transpose, reshape_of_nothing, reshape_of_reshape, transpose_of_matrices, linear_of_rows,
+    bias_of_linear, times_reciprocal, broadcast_of_nothing, cast_of_nothing, cast_of_cast, cast_of_concat, times_one,
+    over_one, plus_zero, minus_zero, sum_minus_part, double_neg, size_of_known,
 )   # fmt: skip

@@ -85,12 +85,9 @@ def _chosen(literals: list[_Literal], x: Value, hidden: Value) -> Value:
 
 
 def _is_plain(condition: Value, known: Mapping[Value, Table]) -> bool:
-    """Whether a condition is a comparison already, or one of several."""
-    while isinstance(condition, Reshape | Broadcast):
-        condition = condition.x
-    if isinstance(condition, And):
-        return _is_plain(condition.a, known) and _is_plain(condition.b, known)
-    return known[condition].atoms == (condition,)
+    """Whether a condition is a conjunction of comparisons already."""
+    rank = condition.type.rank
+    return all(known[one].atoms == (one,) for one, _ in conditions(condition, tuple(range(rank))))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from trtc.frontend.sources.onnx_file import OnnxSource, read_onnx
 from trtc.ir.errors import IRError
 from trtc.ir.graph import Graph
 from trtc.ir.op import Op, at
-from trtc.ir.ops import Attention, Cast, Input, KVCacheUpdate, MatMul, Reshape
+from trtc.ir.ops import Attention, Cast, Gather, Input, KVCacheUpdate, MatMul, Reshape
 from trtc.ir.types import f32, names
 from trtc.passes import Pipeline, Skip
 from trtc.passes.fuse_attention import fuse_attention
@@ -62,10 +62,10 @@ def decoder(model: Graph, limits: Limits, *, all_logits: bool) -> Graph:
 
 
 def _check(graph: Graph) -> None:
-    """Keys beyond a sequence's own are hidden: whatever ends the axis M is attention that says so."""
+    """Keys beyond a sequence's own are hidden: what ends the axis M is attention that says so, or picks places of it."""
     for op in graph.ops:
         held = {name for v in op.operands.values() for name in names(v.shape)}
-        if "M" not in held or "M" in names(op.shape) or isinstance(op, Input):
+        if "M" not in held or "M" in names(op.shape) or isinstance(op, Input | Gather):
             continue
         answer = fuse_attention(op) if isinstance(op, MatMul) else None
         match answer:

@@ -10,7 +10,7 @@ import numpy as np
 
 from trtc.errors import MissingPackage, TrtcError
 from trtc.frontend.onnx.interface import Interface, read_interface
-from trtc.frontend.onnx.known import MOST, Unknown, known, value_of
+from trtc.frontend.onnx.known import MOST, Unknown, check_size, known, value_of
 from trtc.frontend.onnx.lift import FOLDS, LIFTS, Lifted, Node
 from trtc.frontend.sources.onnx_file import AGAIN, OnnxSource
 from trtc.ir.errors import IRError, nearest
@@ -19,7 +19,7 @@ from trtc.ir.op import Array, Value, at
 from trtc.ir.ops import Cast, Input, Weight
 from trtc.ir.types import Bounds, i32, i64
 
-MALFORMED = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
+MALFORMED = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError)
 """What Python and NumPy raise where attributes and shapes do not fit."""
 
 
@@ -106,13 +106,17 @@ class Importer:
         node = Node(given.op, inputs, dict(given.attrs), len(given.outputs), self.model.opset, self.enter)
         with at(_place(given), absolute=True):
             try:
-                made = self._made(node, given)
+                self._keep(given, self._made(node, given))
             except IRError as error:
                 raise TrtcError(f"{_named(given)} cannot be imported: {error.message}", *error.facts) from None
             except MALFORMED as error:
                 raise TrtcError(f"{_named(given)} cannot be imported: {error}") from None
+
+    def _keep(self, given: Any, made: Lifted | tuple[Lifted, ...]) -> None:
         results = made if isinstance(made, tuple) else (made,)
         for output, result in zip(given.outputs, results, strict=False):
+            for size in result.shape:
+                check_size(size)
             self.tensors[output.name] = result if isinstance(result, Value) else known(result)
 
     def _input(self, tensor: Any) -> Lifted | None:

@@ -14,6 +14,7 @@ from trtc.ir.ops import Add, Broadcast, Cast, Concat, Constant, Mul, Reshape, Si
 from trtc.ir.types import DTYPES, Bounds, Dim, DType, Size, TensorType, f32, i32, interval
 
 MOST = 1 << 12   # elements; larger tensors are weights
+TERMS = 16       # of a size, and names in each
 POSITIVE: Bounds = {"B": (1, 1 << 40), "S": (1, 1 << 40), "P": (0, 1 << 40)}
 """What a comparison of sizes may rely on: only a model's past may be empty."""
 
@@ -22,11 +23,20 @@ class Unknown(Exception):
     """The elements depend on what is known only at run time."""
 
 
+def check_size(size: Size) -> None:
+    """Refuse a size such as no model has, before products of it fill the memory."""
+    terms = size.terms if isinstance(size, Dim) else (((), size),)
+    if len(terms) > TERMS or any(len(names) > TERMS or abs(c) >= 1 << 62 for names, c in terms):
+        raise ValueError("it makes a size such as no model has")
+
+
 def known(elements: Any) -> Array:
     """The array in one form: integers as int64 where all are numbers, else objects."""
     array = np.asarray(elements)
     if array.size > MOST:
         raise Unknown
+    for element in array.flat if array.dtype == object else ():
+        check_size(cast("Size", element))
     if array.dtype == object and not any(isinstance(e, Dim) for e in array.flat):
         return array.astype(np.int64)
     return array.astype(np.int64) if array.dtype.kind in "iu" else array
@@ -141,16 +151,15 @@ def _number(size: Size, sizes: dict[str, tuple[Value, int]]) -> Value:
 
 def uniform(value: Value) -> float | None:
     """The number that every element of a value is, where that is plain to see."""
-    while True:
-        match value:
-            case Constant((number,)):
-                return number
-            case Broadcast(x) | Reshape(x):
-                value = x
-            case Cast(Constant((number,)) as x, to):
-                return float(Cast(x, to).evaluate(x.evaluate()).flat[0])
-            case _:
-                return None
+    match value:
+        case Constant((number,)):
+            return number
+        case Broadcast(x) | Reshape(x):
+            return uniform(x)
+        case Cast(x, to) if (number := uniform(x)) is not None:
+            return float(np.array(number, x.dtype.numpy).astype(to.numpy))
+        case _:
+            return None
 
 
 def filled(number: float, dtype: DType, shape: tuple[Size, ...]) -> Value:

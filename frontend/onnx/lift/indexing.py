@@ -110,6 +110,16 @@ def _axis_before(x: ir.Reshape, axis: int) -> int | None:
     return [a for a, s in enumerate(before) if s != 1][place]
 
 
+@lift("GatherND")
+def gather_nd(node: Node) -> Value:
+    """of what is the same throughout, such as the mask of a run whose tokens all count: that, in the result's shape"""
+    x, indices = node.value(0), node.value(1)
+    number, batch, depth = uniform(x), int(node.attributes.get("batch_dims", 0)), indices.shape[-1]
+    if number is None or not isinstance(depth, int):
+        raise ValueError("it looks up by coordinates")
+    return filled(number, x.dtype, (*indices.shape[:-1], *x.shape[batch + depth :]))
+
+
 @lift("ScatterND")
 def scatter_nd(node: Node) -> Value:
     """of everything: the updates themselves"""

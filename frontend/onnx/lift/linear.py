@@ -5,7 +5,8 @@ from __future__ import annotations
 from trtc.frontend.onnx.lift.registry import Node, lift
 from trtc.frontend.onnx.lift.shape import reshaped
 from trtc.ir import ops as ir
-from trtc.ir.op import Op, Value
+from trtc.ir.graph import ordered
+from trtc.ir.op import Value
 from trtc.ir.ops import scalar
 
 REDUCE: dict[str, type[ir.Reduce]] = {
@@ -15,13 +16,7 @@ REDUCE: dict[str, type[ir.Reduce]] = {
 
 def is_weight(x: Value) -> bool:
     """Whether a value depends on the model's tensors alone."""
-    values = [x]
-    while values:
-        value = values.pop()
-        if isinstance(value, ir.Input) or not isinstance(value, Op) or not value.type.static:
-            return False
-        values += value.operands.values()
-    return True
+    return not any(isinstance(op, ir.Input) or not op.type.static for op in ordered([x]))
 
 
 @lift("MatMul")
@@ -88,7 +83,7 @@ def layer_norm(node: Node) -> Value:
     return ir.LayerNorm(x, node.value(1), bias, eps=_over_last(node, x))
 
 
-@lift("RMSNormalization", "SimplifiedLayerNormalization")
+@lift("RMSNormalization")
 def rms_norm(node: Node) -> Value:
     x = node.value(0)
     return ir.RMSNorm(x, node.value(1), eps=_over_last(node, x))
