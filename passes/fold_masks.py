@@ -167,10 +167,8 @@ def _always_sees(literals: list[_Literal], shape: tuple[Size, ...], bounds: Boun
         assert isinstance(factor, int)
         return plus({name: n for name, n in sum.items() if name != "key"}, key, factor)
 
-    own = plus({"token": 1}, before) if _holds(before, scores, bounds) else {}
-    return any(
-        all(x.sum is not None and _holds(at_key(x.sum, key), scores, bounds) for x in literals) for key in ({}, own)
-    )
+    seen: list[Sum] = [{}, plus({"token": 1}, before)] if _holds(before, scores, bounds) else [{}]
+    return any(all(x.sum is not None and _holds(at_key(x.sum, key), scores, bounds) for x in literals) for key in seen)
 
 
 def _literals(atom: Value, scores: Scores) -> tuple[_Literal, _Literal]:

@@ -76,7 +76,8 @@ def export(model: Any, file: Path, *, positions: bool, opset: int = 17) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            _Decoder(model, positions).eval(), tuple(given), str(file), input_names=inputs, output_names=["logits", *names],
+            _Decoder(model, positions).eval(), tuple(given), str(file),
+            input_names=inputs, output_names=["logits", *names],
             dynamic_axes={n: axes for n, axes in dynamic.items() if n in [*inputs, *names, "logits"]},
             opset_version=opset, dynamo=False,
         )   # fmt: skip

@@ -62,7 +62,7 @@ def decoder(model: Graph, limits: Limits, *, all_logits: bool) -> Graph:
 
 
 def _check(graph: Graph) -> None:
-    """Keys beyond a sequence's own are hidden: what ends the axis M is attention that says so, or picks places of it."""
+    """Keys beyond a sequence's own are hidden: what ends axis M is attention that says so, or picks places."""
     for op in graph.ops:
         held = {name for v in op.operands.values() for name in names(v.shape)}
         if "M" not in held or "M" in names(op.shape) or isinstance(op, Input | Gather):

@@ -80,8 +80,9 @@ class Importer:
     def find(self, name: str) -> Lifted:
         """A tensor by name: lifted already, or one of the file's."""
         if name not in self.tensors:
-            if name not in self.source:
-                raise TrtcError(f"{self.file}: tensor {name} is made by no node", *nearest(name, self.tensors))
+            if name not in self.source.entries:
+                near = nearest(name, [*self.tensors, *self.source.entries])
+                raise TrtcError(f"{self.file}: tensor {name} is made by no node", *near)
             self.tensors[name] = self._stored(name)
         return self.tensors[name]
 

@@ -110,7 +110,7 @@ def range_(_: Node, start: Array, limit: Array, delta: Array) -> Any:
         raise ValueError("the step is 0")
     if abs((last - first) / step) > MOST:
         raise Unknown
-    return np.arange(first, last, step, start.dtype)
+    return np.asarray(np.arange(first, last, step), start.dtype)
 
 
 @fold("ConstantOfShape")

@@ -159,8 +159,9 @@ def harmless(file: Path, content: bytes) -> None:
         open_checkpoint(file).graph(LIMITS, f32).verify()
 
 
+NUMBERS = st.integers(-5, 5) | st.lists(st.integers(-5, 9), max_size=4)
 ATTRIBUTES = st.fixed_dictionaries({
-    name: st.none() | st.integers(-5, 5) | st.lists(st.integers(-5, 9), max_size=4) | st.floats() | st.binary(max_size=3)
+    name: st.none() | NUMBERS | st.floats() | st.binary(max_size=3)
     for name in ("axis", "axes", "perm", "to", "value", "split", "epsilon")
 })   # fmt: skip
 
@@ -193,13 +194,13 @@ KINDS = sorted({*lift.LIFTS, *lift.FOLDS, "Loop", "NonZero", "Constant"})
 @pytest.mark.parametrize("chain", ["sizes", "shapes", "conditions", "positions", "weights", "reshapes"])
 def test_chains_that_double_are_refused_or_quick(tmp_path: Path, chain: str) -> None:
     """Sixty nodes, each of which reads the one before it twice, or twelve hundred that read it once."""
-    last = {"sizes": "total", "conditions": "visible", "positions": "rows", "weights": "wq", "shapes": "keys"}.get(chain, "wq")
-    more: list[Any] = []
+    first = {"sizes": "total", "conditions": "visible", "positions": "rows", "shapes": "keys"}
+    kinds = {"sizes": "Mul", "conditions": "And", "shapes": "Concat", "reshapes": "Reshape"}
+    last, kind, more = first.get(chain, "wq"), kinds.get(chain, "Add"), list[Any]()
+    attributes: dict[str, int] = {"axis": 0} if kind == "Concat" else {}
     for n in range(1200 if chain == "reshapes" else 60):
-        kind = {"sizes": "Mul", "conditions": "And", "shapes": "Concat", "reshapes": "Reshape"}.get(chain, "Add")
-        more.append(tiny_onnx.node(kind, f"{last} {'flat' if chain == 'reshapes' else last}", f"d{n}", **(
-            {"axis": 0} if kind == "Concat" else {}
-        )))   # fmt: skip
+        other = "flat" if chain == "reshapes" else last
+        more.append(tiny_onnx.node(kind, f"{last} {other}", f"d{n}", **attributes))
         last = f"d{n}"
     use = {"conditions": ("mask", "Where", f"{last} seen hidden"), "weights": ("q.flat", "MatMul", f"x {last}")}
     name, kind, inputs = use.get(chain, ("visible", "LessOrEqual", f"keys {last}"))
