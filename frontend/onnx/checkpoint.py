@@ -12,8 +12,9 @@ from trtc.frontend.decoder import Limits
 from trtc.frontend.huggingface import generation_ids
 from trtc.frontend.onnx.decoder import decoder, imported
 from trtc.frontend.sources.onnx_file import OnnxSource
-from trtc.ir.graph import Graph
-from trtc.ir.types import DType, Size
+from trtc.ir.graph import Graph, ordered
+from trtc.ir.ops import Embedding, Input
+from trtc.ir.types import DType, Size, i32
 
 NAMES = (
     "decoder_with_past.onnx", "decoder_with_past_model.onnx", "model.onnx", "onnx/decoder_with_past_model.onnx",
@@ -25,11 +26,16 @@ LONGEST = 4096   # positions of a model whose config.json says nothing
 
 @dataclass(frozen=True)
 class OnnxFacts:
-    """What a graph and the config.json beside it say of a model."""
+    """What a graph and the config.json beside it say of a model.
+
+    Args:
+        learned_positions: whether positions are looked up in a table, which ends with the last of them.
+    """
 
     architecture: str
     vocab_size: int
     max_position_embeddings: int
+    learned_positions: bool
 
 
 @dataclass(frozen=True)
@@ -97,8 +103,16 @@ def _facts(model: Graph, raw: dict[str, Any], file: Path) -> OnnxFacts:
     stated = raw.get("architectures")
     name = stated[0] if isinstance(stated, list) and stated and isinstance(stated[0], str) else file.stem
     places = (raw.get(key) for key in ("max_position_embeddings", "n_positions", "n_ctx", "seq_length"))
-    positions = next((n for n in places if type(n) is int and n > 0), LONGEST)
-    return OnnxFacts(name, words, positions)
+    tables = _position_tables(model)
+    positions = next((n for n in places if type(n) is int and n > 0), min(tables, default=LONGEST))
+    return OnnxFacts(name, words, min([positions, *tables]), bool(tables))
+
+
+def _position_tables(model: Graph) -> list[int]:
+    """The rows of tables that positions, and not words, are looked up in."""
+    looked_up = [op for op in model.ops if isinstance(op, Embedding) and op not in model.constants]
+    positions = [op for op in looked_up if not any(isinstance(i, Input) and i.dtype == i32 for i in ordered([op.ids]))]
+    return [rows for op in positions if isinstance(rows := op.table.shape[0], int)]
 
 
 def _is_onnx(path: Path) -> bool:

@@ -66,7 +66,9 @@ def test_every_layer_is_one_attention(case: Case) -> None:
 def test_every_layer_with_experts_has_them_in_one_op() -> None:
     for case in FAMILY_CASES_MOE.values():
         model = read_model(models.checkpoint(case.name), **LIMITS)
-        layers = model.checkpoint.config.moe.layers if model.checkpoint.config.moe else ()
+        config = model.checkpoint.config
+        assert isinstance(config, DecoderConfig)
+        layers = config.moe.layers if config.moe else ()
         kernels = [op for op in plan(model, target="onnx").graph.ops if isinstance(op, MoE)]
         assert [op.loc for op in kernels] == [f"transformer.layers.{n}.mlp" for n in layers] and layers
 
