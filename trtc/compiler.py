@@ -84,7 +84,7 @@ def read_model(
     return Model(checkpoint, dtype, limits, checkpoint.graph(limits, DTYPES[dtype], all_logits=all_logits))
 
 
-def dtype_of(checkpoint: Checkpoint, asked: str) -> str:
+def dtype_of(checkpoint: Compilable, asked: str) -> str:
     """The element type asked for, checked; the checkpoint's own where empty."""
     dtype = asked or checkpoint.dtype
     if dtype not in DTYPES:

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from trtc.errors import TrtcError
-from trtc.frontend.checkpoint import DTYPES, FORMATS, Format, read_json, tokenizer_files
+from trtc.frontend.checkpoint import DTYPES, FORMATS, Format, read_generation, read_json, tokenizer_files
 from trtc.frontend.decoder import Limits
-from trtc.frontend.huggingface import generation_ids
 from trtc.frontend.onnx.decoder import decoder, imported
 from trtc.frontend.sources.onnx_file import OnnxSource
 from trtc.ir.graph import Graph, ordered
@@ -77,7 +76,7 @@ class OnnxCheckpoint:
     @property
     def generation(self) -> dict[str, Any]:
         """Ids of the tokens that begin, end and pad."""
-        return generation_ids(self.folder, self.raw)
+        return read_generation(self.folder, self.raw)
 
 
 def open_onnx(path: Path) -> OnnxCheckpoint:
@@ -86,7 +85,9 @@ def open_onnx(path: Path) -> OnnxCheckpoint:
     Errors:
         TrtcError: the file is no model, or no decoder with past, or holds a node that cannot be imported.
     """
-    file = path if not path.is_dir() else next(f for name in NAMES if (f := path / name).is_file())
+    file = next((f for name in NAMES if (f := path / name).is_file()), None) if path.is_dir() else path
+    if file is None:
+        raise TrtcError(f"{path} holds none of {', '.join(NAMES)}", "help: name the .onnx file itself")
     homes = (file.parent, file.parent.parent) if file.parent.name == "onnx" else (file.parent,)
     folder = next((home for home in homes if tokenizer_files(home)), file.parent)
     config = folder / "config.json"
