@@ -10,6 +10,7 @@ import pytest
 import tiny_onnx
 from tiny_onnx import FLOATS, INTS, Edit, node, replaced
 
+from trtc.converter import convert
 from trtc.errors import TrtcError
 from trtc.frontend import Limits, open_checkpoint
 from trtc.ir.types import f32
@@ -136,3 +137,19 @@ def test_an_engine_of_ours_is_no_source(tmp_path: Path) -> None:
     names = ("input_lengths", "past_lengths")
     file = tiny_onnx.write(tmp_path / "a.onnx", *(an_input(name) for name in names))
     assert error_of(file).startswith("a.onnx: input input_lengths is none of input_ids, attention_mask, position_ids")
+
+
+def test_convert_takes_no_graph(tmp_path: Path) -> None:
+    file = tiny_onnx.write(tmp_path / "a.onnx")
+    with pytest.raises(TrtcError) as error:
+        convert(file, tmp_path / "out")
+    assert str(error.value) == (
+        f"error: {file} is a graph of onnx, but a checkpoint is made of named weights\n"
+        "  = help: trtc compile takes it as it is"
+    )
+
+
+def test_a_directory_without_a_model(tmp_path: Path) -> None:
+    with pytest.raises(TrtcError) as error:
+        open_checkpoint(tmp_path, "onnx")
+    assert str(error.value).endswith("onnx/model.onnx\n  = help: name the .onnx file itself")
