@@ -10,9 +10,9 @@ import shutil
 import tempfile
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias, cast
+from typing import Any, BinaryIO, Literal, Protocol, TypeAlias, cast
 
 from trtc.errors import TrtcError
 from trtc.ir.graph import Graph
@@ -45,6 +45,12 @@ class HashingFile:
         return {"sha256": self._sha.hexdigest(), "bytes": self.bytes}
 
 
+class Openable(Protocol):
+    """A file, or a part of one."""
+
+    def open(self, mode: Literal["rb"], /) -> AbstractContextManager[Any]: ...
+
+
 class BundleWriter:
     """A bundle under construction, in a folder of its own beside the one it will become.
 
@@ -66,9 +72,10 @@ class BundleWriter:
             yield hashing
         self.files[name] = hashing.entry
 
-    def add(self, name: str, source: Path | None = None) -> None:
+    def add(self, name: str, source: Openable | None = None) -> None:
         """A file that lies in the folder already, or a copy of another."""
-        with (source or self.folder / name).open("rb") as file:
+        lies: Openable = self.folder / name
+        with (source or lies).open("rb") as file:
             if source:
                 with self.open(name) as copy:
                     shutil.copyfileobj(file, copy, 1 << 20)   # type: ignore[arg-type]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -13,8 +13,8 @@ from trtc.errors import TrtcError
 from trtc.frontend.config import DecoderConfig, Keys
 from trtc.frontend.decoder import Limits, build_decoder
 from trtc.frontend.sources.mapped import MappedSource
+from trtc.frontend.sources.tar import Member
 from trtc.frontend.weights import Expression, Weights
-from trtc.ir.errors import nearest
 from trtc.ir.graph import Graph
 from trtc.ir.types import DType, bf16, f16, f32
 
@@ -53,7 +53,7 @@ class Compilable(Protocol):
     @property
     def dtype(self) -> str: ...
     @property
-    def tokenizer_files(self) -> list[Path]: ...
+    def tokenizer_files(self) -> Sequence[Path | Member]: ...
     @property
     def generation(self) -> dict[str, Any]: ...
     def graph(self, limits: Limits, dtype: DType, *, all_logits: bool = False) -> Graph: ...
@@ -69,6 +69,7 @@ class Checkpoint:
         raw: its config, as read.
         expression: each weight over the source's tensors.
         tokens: gives the ids of the tokens that begin, end and pad, as engine.json has them.
+        packed: files of the tokenizer that lie in another file, by the names that the runtime knows.
     """
 
     folder: Path
@@ -78,6 +79,7 @@ class Checkpoint:
     source: MappedSource
     expression: Expression
     tokens: Callable[[], dict[str, Any]]
+    packed: tuple[Member, ...] = ()
 
     @property
     def dtype(self) -> str:
@@ -94,8 +96,8 @@ class Checkpoint:
         return build_decoder(self.config, weights, limits, dtype, all_logits=all_logits)
 
     @property
-    def tokenizer_files(self) -> list[Path]:
-        return tokenizer_files(self.folder)
+    def tokenizer_files(self) -> list[Path | Member]:
+        return [*self.packed, *tokenizer_files(self.folder)]
 
     @property
     def generation(self) -> dict[str, Any]:
@@ -123,31 +125,9 @@ class Format:
     open: Callable[[Path], Compilable]
 
 
-FORMATS: dict[str, Format] = {}
-"""By name, in the order in which they are looked for."""
-
-
 def holds(name: str) -> Callable[[Path], bool]:
     """Whether a path is a directory that holds a file of this name."""
     return lambda path: (path / name).exists()
-
-
-def open_checkpoint(path: str | Path, form: str = "") -> Compilable:
-    """The checkpoint in a directory or a file; nothing of its tensors is read yet but the headers.
-
-    Args:
-        form: one of FORMATS; found out where empty.
-    Errors:
-        TrtcError: nothing there, no config, an unknown architecture, a key or a file that is missing or wrong.
-    """
-    place, every = Path(path), list(FORMATS.values())
-    if form and form not in FORMATS:
-        raise TrtcError(f"source is {form}, but must be one of {', '.join(FORMATS)}", *nearest(form, FORMATS))
-    found = FORMATS[form] if form else next((one for one in every if one.finds(place)), None)
-    if found is None and not place.is_dir():
-        signs = " or ".join(dict.fromkeys(one.sign for one in every))
-        raise TrtcError(f"{path} is no directory", f"help: give the directory that holds {signs}, and the weights")
-    return (found or FORMATS["huggingface"]).open(place)
 
 
 def read_json(file: Path) -> dict[str, Any]:

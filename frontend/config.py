@@ -78,7 +78,7 @@ class Keys:
         """A list of so many numbers above 0."""
         value: Any = self.values.get(key)
         numbers = cast("list[Any]", value) if isinstance(value, list) else []
-        if len(numbers) != count or not all(type(n) in (int, float) and 0 < n < math.inf for n in numbers):
+        if len(numbers) != count or not all(type(n) in (int, float) and 0 < n < 1 << 63 for n in numbers):
             raise self.wrong(key, cast("object", value), f"a list of {count} numbers above 0")
         return tuple(map(float, numbers))
 
@@ -113,6 +113,7 @@ class Keys:
         if kind is int and isinstance(value, float) and value.is_integer():
             value = int(value)
         finite = not isinstance(value, float) or math.isfinite(value)
+        finite = finite and (not isinstance(value, int) or abs(value) < 1 << 63)
         if not isinstance(value, kind) or not finite or (kind is not bool and isinstance(value, bool)):
             raise self.wrong(key, value, _KINDS[kind])
         return value

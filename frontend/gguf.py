@@ -14,17 +14,17 @@ from typing import Any
 import numpy as np
 
 from trtc.errors import TrtcError
-from trtc.frontend.checkpoint import FORMATS, Checkpoint, Format
+from trtc.frontend.checkpoint import Checkpoint, Format
 from trtc.frontend.config import Keys
 from trtc.frontend.families import family_of
-from trtc.frontend.gguf_models import ARCHITECTURES, NEEDED, Translation
+from trtc.frontend.gguf_models import ARCHITECTURES, NEEDED, WITH_EXPERTS, Translation
 from trtc.frontend.meta import in_halves
 from trtc.frontend.quantized.ggml import DEQUANTIZE, Bytes
 from trtc.frontend.sources.gguf import BLOCKS, GgufSource, read_header
-from trtc.frontend.weights import Expression, Fetch, named
+from trtc.frontend.weights import PLAIN, Expression, Fetch, named
 from trtc.ir.errors import nearest
 from trtc.ir.op import Value
-from trtc.ir.ops import Cast, Reshape, Sub, scalar
+from trtc.ir.ops import Cast, Reshape, Slice, Sub, scalar
 from trtc.ir.types import f32, u8
 
 PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
@@ -54,7 +54,7 @@ def open_gguf(path: Path) -> Checkpoint:
     return Checkpoint(folder, "gguf", raw, config, source, expression, lambda: _generation(keys))
 
 
-FORMATS["gguf"] = Format("*.gguf", is_gguf, open_gguf)
+FORMAT = Format("*.gguf", is_gguf, open_gguf)
 
 
 def _files(path: Path) -> tuple[Path, list[str]]:
@@ -74,12 +74,15 @@ def _files(path: Path) -> tuple[Path, list[str]]:
 
 def _translation(keys: Keys) -> Translation:
     name = keys.get(str, "general.architecture")
-    if name not in ARCHITECTURES:
-        known = nearest(name, ARCHITECTURES) or [f"help: one of {', '.join(ARCHITECTURES)}"]
+    every = list(dict.fromkeys((*ARCHITECTURES, *WITH_EXPERTS)))
+    if name not in every:
+        known = nearest(name, every) or [f"help: one of {', '.join(every)}"]
         raise TrtcError(f"{keys.file}: architecture {name:.60} of GGUF is unknown", *known)
-    if experts := keys.get(int, f"{name}.expert_count", default=0):
-        raise keys.wrong(f"{name}.expert_count", experts, "0: GGUF with experts is not read")
-    return ARCHITECTURES[name]
+    experts = keys.get(int, f"{name}.expert_count", default=0)
+    forms = WITH_EXPERTS if experts else ARCHITECTURES
+    if name not in forms:
+        raise keys.wrong(f"{name}.expert_count", experts, "0" if experts else "at least 1")
+    return forms[name]
 
 
 def _config(keys: Keys, form: Translation, source: GgufSource) -> dict[str, Any]:
@@ -97,6 +100,7 @@ def _config(keys: Keys, form: Translation, source: GgufSource) -> dict[str, Any]
         "architectures": [form.architecture],
         "vocab_size": source.type("token_embd.weight").shape[0],
         "tie_word_embeddings": "output.weight" not in source,
+        "num_key_value_heads": heads, "head_dim": size, "rope_theta": 10000.0,   # where nothing is said
         "dtype": "float32" if kinds <= {"F32"} else "bfloat16" if kinds <= {"F32", "BF16"} else "float16",
         **{theirs: tensor in source for theirs, tensor in form.shown.items()},
         **(form.stated(size, number) if form.stated else {}),
@@ -143,8 +147,8 @@ def translated(plain: Expression, form: Translation, source: GgufSource, heads: 
 
     def expression(role: str, shape: tuple[int, ...], fetch: Fetch) -> Value:
         def fetch_translated(key: str, *sizes: int) -> Value:
-            name = form.tensor(key)
-            x, part = _stored(source, fetch, name, sizes), name.split(".")[-2]
+            name, expert = form.tensor(key)
+            x, part = _stored(source, fetch, name, sizes, expert), name.split(".")[-2]
             if part in heads:
                 return Reshape(in_halves(x, heads[part], sizes[0], math.prod(sizes[1:])), sizes)
             if form.offset and part.endswith("norm"):
@@ -156,14 +160,19 @@ def translated(plain: Expression, form: Translation, source: GgufSource, heads: 
     return expression
 
 
-def _stored(source: GgufSource, fetch: Fetch, name: str, sizes: tuple[int, ...]) -> Value:
+def _stored(source: GgufSource, fetch: Fetch, name: str, sizes: tuple[int, ...], expert: int) -> Value:
+    """A tensor, or an expert's part of one that has those of all, as f32 where it comes in blocks."""
     kind = source.entries[name].dtype if name in source else ""
-    if kind not in SIZES or len(sizes) != 2 or sizes[1] % SIZES[kind][0]:
-        return fetch(name, *sizes)
-    size, width = SIZES[kind]
-    blocks = fetch(name, sizes[0], sizes[1] // size, width, of=(u8,))
-    flat = Reshape(blocks, (math.prod(sizes) // size, width))
-    return Reshape(DEQUANTIZE[kind](Bytes(flat)), sizes)
+    size, width = SIZES.get(kind, (0, 0))
+    in_blocks = len(sizes) == 2 and size and sizes[1] % size == 0
+    shape, of = ((sizes[0], sizes[1] // size, width), (u8,)) if in_blocks else (sizes, PLAIN)
+    if expert < 0:
+        x = fetch(name, *shape, of=of)
+    else:
+        x = Reshape(Slice(fetch(name, *source.type(name).shape[:1], *shape, of=of), 0, expert, 1), shape)
+    if not in_blocks:
+        return x
+    return Reshape(DEQUANTIZE[kind](Bytes(Reshape(x, (math.prod(sizes) // size, width)))), sizes)
 
 
 def _generation(keys: Keys) -> dict[str, Any]:

@@ -20,7 +20,7 @@ PARTS = {
     "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
     "self_attn.o_proj": "attn_output", "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm",
     "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
-    "mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down",
+    "mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down", "mlp.gate": "ffn_gate_inp",
 }   # fmt: skip
 AROUND = {
     "post_attention_layernorm": "post_attention_norm", "pre_feedforward_layernorm": "ffn_norm",
@@ -29,6 +29,11 @@ AROUND = {
 """Norms of models that have some after attention and the feed-forward block."""
 BIASES = {"attention_bias": "blk.0.attn_q.bias", "mlp_bias": "blk.0.ffn_up.bias"}
 LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
+EXPERT = re.compile(r"\w+\.experts\.(\d+)\.(\w+)")
+EXPERT_PARTS = {
+    "w1": "ffn_gate_exps", "w2": "ffn_down_exps", "w3": "ffn_up_exps",
+    "gate_proj": "ffn_gate_exps", "down_proj": "ffn_down_exps", "up_proj": "ffn_up_exps",
+}   # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -57,12 +62,14 @@ class Translation:
     def keys(self) -> dict[str, str]:
         return {**KEYS, **self.more}
 
-    def tensor(self, key: str) -> str:
-        """GGUF's name of a tensor that Hugging Face names so."""
+    def tensor(self, key: str) -> tuple[str, int]:
+        """GGUF's name of a tensor that Hugging Face names so, and which expert's part it is; -1 for all of it."""
         stem, _, kind = key.rpartition(".")
-        if layer := LAYER.fullmatch(stem):
-            return f"blk.{layer[1]}.{({**PARTS, **self.parts})[layer[2]]}.{kind}"
-        return f"{WHOLE[stem]}.{kind}"
+        if not (layer := LAYER.fullmatch(stem)):
+            return f"{WHOLE[stem]}.{kind}", -1
+        if expert := EXPERT.fullmatch(layer[2]):
+            return f"blk.{layer[1]}.{EXPERT_PARTS[expert[2]]}.{kind}", int(expert[1])
+        return f"blk.{layer[1]}.{({**PARTS, **self.parts})[layer[2]]}.{kind}", -1
 
 
 def _gemma2(size: int, number: Mapping[str, int]) -> dict[str, Any]:
@@ -73,6 +80,10 @@ def _gemma2(size: int, number: Mapping[str, int]) -> dict[str, Any]:
 
 def _starcoder2(_: int, __: Mapping[str, int]) -> dict[str, Any]:
     return {"sliding_window": None}
+
+
+def _qwen3moe(_: int, __: Mapping[str, int]) -> dict[str, Any]:
+    return {"norm_topk_prob": True}
 
 
 ARCHITECTURES = {
@@ -94,3 +105,11 @@ ARCHITECTURES = {
     }, stated=_starcoder2),
 }   # fmt: skip
 """By ``general.architecture``."""
+USED = {"expert_used_count": "num_experts_per_tok"}
+WITH_EXPERTS = {
+    "llama": Translation("MixtralForCausalLM", turned=True, more={**USED, "expert_count": "num_local_experts"}),
+    "qwen3moe": Translation("Qwen3MoeForCausalLM", shown={"attention_bias": BIASES["attention_bias"]}, more={
+        **USED, "expert_count": "num_experts", "expert_feed_forward_length": "moe_intermediate_size",
+    }, stated=_qwen3moe),
+}   # fmt: skip
+"""Those whose ``expert_count`` is not 0."""

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from trtc.errors import TrtcError
-from trtc.frontend.checkpoint import FORMATS, Checkpoint, Format, read_generation, read_json
-from trtc.frontend.config import Keys
-from trtc.frontend.families import family_of
+from trtc.frontend.checkpoint import Checkpoint, Format, read_generation, read_json
+from trtc.frontend.config import DecoderConfig, Keys
+from trtc.frontend.families import Family, family_of
 from trtc.frontend.quantized import dequantized
 from trtc.frontend.sources.mapped import MappedSource
 from trtc.frontend.sources.safetensors import SafetensorsSource
 from trtc.frontend.sources.torch_zip import TorchSource
-from trtc.frontend.weights import named
+from trtc.frontend.weights import Expression, named
 
 
 @dataclass(frozen=True)
@@ -42,24 +43,34 @@ TORCH = Files("pytorch_model.bin", "pytorch_model*.bin", TorchSource)
 
 def open_huggingface(folder: Path) -> Checkpoint:
     """The checkpoint of a directory that transformers wrote."""
-    raw = read_json(folder / "config.json")
-    family = family_of(_architecture(raw), "config.json")
-    config, source = family.config(Keys(raw, "config.json")), open_weights(folder)
-    headless = not any(key.startswith(family.prefix) for key in source)   # saved without lm_head, and its prefix
-    expression = named(family.names, config, source, strip=family.prefix if headless else "")
+    raw, family, config = read_config(folder)
+    source = open_weights(folder)
+    expression = names_of(family, config, source)
     if quantization := _quantization(folder, raw):
         expression = dequantized(expression, quantization, source)
     return Checkpoint(folder, "huggingface", raw, config, source, expression, lambda: read_generation(folder, raw))
 
 
-def _is_huggingface(path: Path) -> bool:
-    """A config, and no ONNX model alone beside it: that has a form of its own."""
-    weights = any(any(path.glob(files.pattern)) for files in (SAFETENSORS, TORCH))
-    exported = any(any(path.glob(pattern)) for pattern in ("*.onnx", "onnx/*.onnx"))
-    return (path / "config.json").exists() and (weights or not exported)
+def has_weights(folder: Path) -> bool:
+    """Whether a path is a directory with a config.json and weights in a form of Hugging Face's."""
+    patterns = [pattern for f in (SAFETENSORS, TORCH) for pattern in (f.pattern, f.index)]
+    return (folder / "config.json").exists() and any(any(folder.glob(pattern)) for pattern in patterns)
 
 
-FORMATS["huggingface"] = Format("config.json", _is_huggingface, open_huggingface)
+FORMAT = Format("config.json", has_weights, open_huggingface)
+
+
+def read_config(folder: Path) -> tuple[dict[str, Any], Family, DecoderConfig]:
+    """config.json, the family that it names, and what the decoder is told."""
+    raw = read_json(folder / "config.json")
+    family = family_of(_architecture(raw), "config.json")
+    return raw, family, family.config(Keys(raw, "config.json"))
+
+
+def names_of(family: Family, config: DecoderConfig, known: Collection[str]) -> Expression:
+    """Weights by the family's names, as they are spelt: those of a model saved without lm_head lack a prefix."""
+    headless = not any(key.startswith(family.prefix) for key in known)
+    return named(family.names, config, known, strip=family.prefix if headless else "")
 
 
 def _architecture(raw: dict[str, Any]) -> str:
@@ -78,16 +89,15 @@ def _quantization(folder: Path, raw: dict[str, Any]) -> Keys | None:
     return stated and stated.over(quant_method="modelopt")
 
 
-def open_weights(folder: Path) -> MappedSource:
+def open_weights(folder: Path, layouts: tuple[Files, ...] = (SAFETENSORS, TORCH)) -> MappedSource:
     """The tensors of a directory, found as transformers does: safetensors before torch, one file before an index.
 
     Several files without an index serve too, each by its own header.
     """
-    both = (SAFETENSORS, TORCH)
-    stated = [f for f in both if (folder / f.whole).is_file() or (folder / f.index).is_file()]
-    loose = [f for f in both if any(folder.glob(f.pattern))]
+    stated = [f for f in layouts if (folder / f.whole).is_file() or (folder / f.index).is_file()]
+    loose = [f for f in layouts if any(folder.glob(f.pattern))]
     if not stated and not loose:
-        patterns = " and no ".join(f.pattern for f in both)
+        patterns = " and no ".join(f.pattern for f in layouts)
         raise TrtcError(f"{folder} holds no {patterns}", "help: fetch the weights, too")
     files = (stated or loose)[0]
     homes = weight_map(folder, files)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trtc.errors import TrtcError
-from trtc.frontend.checkpoint import FORMATS, Checkpoint, Format, holds, read_json
+from trtc.frontend.checkpoint import Checkpoint, Format, holds, read_json
 from trtc.frontend.config import DecoderConfig, Keys, RopeConfig
 from trtc.frontend.rope import MAX_DIM
 from trtc.frontend.sources.torch_zip import TorchSource
@@ -91,7 +91,7 @@ def open_meta(folder: Path) -> Checkpoint:
     )
 
 
-FORMATS["meta"] = Format("params.json", holds("params.json"), open_meta)
+FORMAT = Format("params.json", holds("params.json"), open_meta)
 
 
 def _files(folder: Path) -> list[str]:

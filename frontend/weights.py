@@ -9,8 +9,9 @@ from typing import Protocol
 
 from trtc.errors import TrtcError
 from trtc.frontend.config import DecoderConfig
+from trtc.frontend.sources.pieces import Pieces
 from trtc.ir.op import Array, Value
-from trtc.ir.ops import Cast, Weight
+from trtc.ir.ops import Cast, Concat, Reshape, Weight
 from trtc.ir.types import DType, TensorType, bf16, f16, f32
 
 PLAIN = (f32, f16, bf16)   # what needs no scales beside it
@@ -124,3 +125,32 @@ def named(
         return entry(Wanted(kind, shape, config, fetch_filled, has))
 
     return expression
+
+
+def through(weights: Expression, tensors: Expression) -> Expression:
+    """Weights over tensors that are themselves expressions: ``tensors`` gives each that ``weights`` fetches."""
+
+    def expression(role: str, shape: tuple[int, ...], fetch: Fetch) -> Value:
+        def made(key: str, *sizes: int) -> Value:
+            return tensors(key, sizes, fetch)
+
+        return weights(role, shape, made)
+
+    return expression
+
+
+def joined(source: Source, pieces: Mapping[str, Pieces]) -> Expression:
+    """The tensors of a source by key; those in pieces are ``reshape(concat(pieces))``."""
+
+    def tensor(key: str, shape: tuple[int, ...], fetch: Fetch) -> Value:
+        if key not in pieces:
+            return fetch(key, *shape)
+        stored, types = pieces[key], [source.type(part) for part in pieces[key].keys]
+        if stored.shape != shape:
+            have, want = (TensorType(types[0].dtype, sizes) for sizes in (stored.shape, shape))
+            note = "help: the tensors and the config are of different models"
+            raise TrtcError(f"tensor {key} is {have}, but the config asks for {want}", note)
+        parts = tuple(fetch(part, *type.shape) for part, type in zip(stored.keys, types, strict=True))
+        return Reshape(Concat(parts, 0), shape)
+
+    return tensor

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -49,13 +50,14 @@ def write(case: Case, arch: str, kinds: tuple[str, ...], folder: Path, parts: in
     config: dict[str, Any] = json.loads((plain / "config.json").read_text())
     tensors = {key: tensor.float().numpy() for key, tensor in load(plain / "model.safetensors").items()}
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[arch], config["num_hidden_layers"])
+    experts = _stack_experts(tensors)
     meant: dict[str, Array] = {}
     writers = [_writer(arch, config, part, parts, len(tensors), folder) for part in range(parts)]
     matrices = 0
     for n, (key, tensor) in enumerate(tensors.items()):
         meant[key] = tensor
         kind, made = "F32", tensor
-        if tensor.ndim == 2:
+        if tensor.ndim > 1:
             kind, matrices = kinds[matrices % len(kinds)], matrices + 1
             made, meant[key] = blocks(kind, tensor)
         heads = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}.get(key.split(".")[-2], "")
@@ -72,9 +74,23 @@ def write(case: Case, arch: str, kinds: tuple[str, ...], folder: Path, parts: in
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
+    for key, parts_of in experts.items():
+        meant |= dict(zip(parts_of, meant.pop(key), strict=True))
     kept = {key: torch.from_numpy(np.ascontiguousarray(array)) for key, array in meant.items()}
     save(kept, plain / "model.safetensors")
     return writers[0].path_of_file, plain
+
+
+def _stack_experts(tensors: dict[str, Array]) -> dict[str, list[str]]:
+    """Put one tensor in the place of those of all experts; gives the keys of these by its own."""
+    found: dict[str, list[str]] = {}
+    for key in sorted(tensors, key=lambda key: [int(n) if n.isdigit() else 0 for n in key.split(".")]):
+        merged = re.sub(r"\.experts\.\d+\.", ".experts.", key)
+        if merged != key:
+            found.setdefault(merged, []).append(key)
+    for merged, keys in found.items():
+        tensors[merged] = np.stack([tensors.pop(key) for key in keys])
+    return found
 
 
 def _factors(config: dict[str, Any]) -> Array:
@@ -122,6 +138,9 @@ def _metadata(writer: Any, config: dict[str, Any]) -> None:
         ("sliding_window", config.get("sliding_window")), ("embedding_scale", config.get("embedding_multiplier")),
         ("residual_scale", config.get("residual_multiplier")), ("attention_scale", config.get("attention_multiplier")),
         ("logit_scale", config.get("logits_scaling")), ("file_type", 0), ("bos_token_id", 1), ("eos_token_id", 2),
+        ("expert_count", config.get("num_local_experts") or config.get("num_experts")),
+        ("expert_used_count", config.get("num_experts_per_tok")),
+        ("expert_feed_forward_length", config.get("moe_intermediate_size")),
     ]   # fmt: skip
     for name, value in every:
         if value is not None:

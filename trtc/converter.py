@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
@@ -169,7 +169,8 @@ def _write(plan: Plan, folder: WorkFolder, workers: int, progress: Progress) -> 
     writer = Writer(checkpoint.source, resume=folder.resume, report=lambda done: progress("weights", done, size))
     writer.write(files, workers)
     for file in checkpoint.tokenizer_files:
-        shutil.copyfile(file, folder.path / file.name)
+        with file.open("rb") as original, (folder.path / file.name).open("wb") as copy:
+            shutil.copyfileobj(cast("BinaryIO", original), copy)
     ids = checkpoint.generation
     tokens = {**ids, "eos_token_id": ids["eos_token_ids"]}
     folder.write_json("generation_config.json", {key: tokens[key] for key in sorted(tokens) if key != "eos_token_ids"})

@@ -86,8 +86,10 @@ def _config(keys: Keys) -> tuple[DecoderConfig, MoEConfig]:
 def _scale(config: DecoderConfig, size: int) -> float:
     """1 / sqrt(D), times mscale^2 where yarn stretches the context: cos and sin leave that factor to the scores."""
     p = config.rope.parameters or {}
-    stretched = p.get("mscale_all_dim") and p["factor"] > 1
-    return size**-0.5 * (0.1 * p["mscale_all_dim"] * math.log(p["factor"]) + 1) ** 2 if stretched else size**-0.5
+    if not p.get("mscale_all_dim") or p["factor"] <= 1:
+        return size**-0.5
+    mscale = 0.1 * p["mscale_all_dim"] * math.log(p["factor"]) + 1
+    return size**-0.5 * mscale * mscale
 
 
 def _groups(keys: Keys, moe: MoEConfig, best: int) -> MoEConfig:

@@ -21,6 +21,7 @@ NAMES = {
     "transformer.ln_f": "model.norm",
     "lm_head": "lm_head",
 }
+MAX_LAYERS = 10000   # far beyond any model
 
 
 def llama_config(keys: Keys, *, act: str = "hidden_act", eps: str = "rms_norm_eps") -> DecoderConfig:
@@ -38,13 +39,15 @@ def llama_config(keys: Keys, *, act: str = "hidden_act", eps: str = "rms_norm_ep
         want = f"a divisor of hidden_size, {hidden}, where there is no head_dim"
         raise keys.wrong("num_attention_heads", heads, want)
     size = keys.positive("head_dim", default=hidden // heads)
-    positions = keys.positive("max_position_embeddings", default=2048)
+    positions, layers = keys.positive("max_position_embeddings", default=2048), keys.positive("num_hidden_layers")
+    if layers > MAX_LAYERS:
+        raise keys.wrong("num_hidden_layers", layers, f"at most {MAX_LAYERS}")
     bias = keys.get(bool, "attention_bias", default=False)
     return DecoderConfig(
         architecture="LlamaForCausalLM",
         hidden_size=hidden,
         intermediate_size=keys.positive("intermediate_size"),
-        num_hidden_layers=keys.positive("num_hidden_layers"),
+        num_hidden_layers=layers,
         num_attention_heads=heads,
         num_key_value_heads=kv_heads,
         head_dim=size,

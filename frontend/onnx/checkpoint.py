@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trtc.errors import TrtcError
-from trtc.frontend.checkpoint import DTYPES, FORMATS, Format, read_generation, read_json, tokenizer_files
+from trtc.frontend.checkpoint import DTYPES, Format, read_generation, read_json, tokenizer_files
 from trtc.frontend.decoder import Limits
 from trtc.frontend.onnx.decoder import decoder, imported
 from trtc.frontend.sources.onnx_file import OnnxSource
@@ -120,4 +120,4 @@ def _is_onnx(path: Path) -> bool:
     return path.is_file() if path.suffix == ".onnx" else any((path / name).is_file() for name in NAMES)
 
 
-FORMATS["onnx"] = Format("decoder_with_past.onnx", _is_onnx, open_onnx)
+FORMAT = Format("decoder_with_past.onnx", _is_onnx, open_onnx)

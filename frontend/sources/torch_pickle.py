@@ -28,6 +28,13 @@ class Function:
     call: Callable[..., Any]
 
 
+@dataclass(frozen=True)
+class Inert:
+    """Stands for a class or a function that is passed over, and for whatever it would have made."""
+
+    name: str
+
+
 class Machine:
     """Interprets one pickle.
 
@@ -35,7 +42,8 @@ class Machine:
     dicts are texts and numbers alone: tuples that share tuples could take forever to hash.
 
     Args:
-        find: stands for the global of a module and a name; a `Function` where the pickle may call it.
+        find: stands for the global of a module and a name; a `Function` where the pickle may call it, an `Inert` where
+            all that is done with it is passed over.
         persistent: stands for a persistent id.
     """
 
@@ -49,6 +57,7 @@ class Machine:
             "APPEND": lambda: self._extend([self.stack.pop()]), "APPENDS": lambda: self._extend(self._marked()),
             "SETITEM": lambda: self._update(self._top(2)), "SETITEMS": lambda: self._update(self._marked()),
             "STACK_GLOBAL": lambda: self._global(*self._top(2)), "REDUCE": lambda: self._reduce(*self._top(2)),
+            "NEWOBJ": lambda: self._new(*self._top(2)),
             "BUILD": lambda: self._build(self.stack.pop()),
             "BINPERSID": lambda: self.stack.append(self.persistent(self.stack.pop())),
         }   # fmt: skip
@@ -105,14 +114,25 @@ class Machine:
         self.stack.append(self.find(module, name))
 
     def _reduce(self, function: Any, arguments: Any) -> None:
+        if isinstance(function, Inert):
+            self.stack.append(function)
+            return
         if not isinstance(function, Function) or not isinstance(arguments, tuple):
             raise TypeError(f"a {type(function).__name__} cannot be called")
         self.stack.append(function.call(*cast("tuple[Any, ...]", arguments)))
 
+    def _new(self, kind: Any, _: Any) -> None:
+        if not isinstance(kind, Inert):
+            raise TypeError(f"a {type(kind).__name__} is no class")
+        self.stack.append(kind)
+
     def _extend(self, values: list[Any]) -> None:
-        cast("list[Any]", self._last(list)).extend(values)
+        if not isinstance(self.stack[-1], Inert):
+            cast("list[Any]", self._last(list)).extend(values)
 
     def _update(self, values: list[Any]) -> None:
+        if isinstance(self.stack[-1], Inert):
+            return
         keys, items = values[::2], values[1::2]
         if not all(isinstance(key, str | int | float) for key in keys):
             raise TypeError("the keys of a dict must be texts and numbers")
@@ -120,6 +140,8 @@ class Machine:
 
     def _build(self, state: Any) -> None:
         """Attributes of a dict, such as the versions of its modules: of no use here."""
+        if isinstance(self.stack[-1], Inert):
+            return
         self._last(dict)
         if not isinstance(state, dict):
             raise TypeError("the attributes of a dict must be a dict")

@@ -8,15 +8,17 @@ from __future__ import annotations
 import math
 import struct
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
 from operator import mul
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import IO, Any, cast
 
 from trtc.errors import TrtcError
 from trtc.frontend.sources.mapped import MAX_RANK, POINTER, Entry, MappedSource
-from trtc.frontend.sources.torch_pickle import Function, Machine
+from trtc.frontend.sources.torch_pickle import Function, Inert, Machine
+from trtc.frontend.sources.window import Window
 from trtc.ir.types import DType, bf16, bool_, f8e4m3, f16, f32, i8, i32, i64, u8
 
 DTYPES: dict[str, DType] = {
@@ -64,20 +66,25 @@ class TorchSource(MappedSource):
         return {key: entry for key, entry in every.items() if isinstance(key, str) and isinstance(entry, Entry)}
 
 
-def read_torch(file: Path) -> Any:
+def read_torch(
+    file: Path, start: int = 0, size: int | None = None, *, inert: Callable[[str, str], bool] | None = None
+) -> Any:
     """What a file of ``torch.save`` holds: dicts, lists, numbers and texts, with an `Entry` for each tensor.
 
+    Args:
+        start, size: the part of the file that is the archive; all of it where they are left out.
+        inert: says by module and name what is passed over, an `Inert` in its place; nothing of it is run.
     Errors:
         TrtcError: the file is no such archive, is cut short, or asks for anything that could run code.
     """
     try:
-        with file.open("rb") as handle, zipfile.ZipFile(handle) as archive:
-            return _Archive(file, handle, archive.infolist()).load()
+        with Window(file, start, size) as window, zipfile.ZipFile(cast("IO[bytes]", window)) as archive:
+            return _Archive(file, window, archive.infolist(), inert).load()
     except OSError as error:
         raise TrtcError(f"{file} cannot be read: {error.strerror or error}") from None
     except zipfile.BadZipFile:
-        with file.open("rb") as handle:
-            notes = [POINTER] if handle.read(8) == b"version " else [AGAIN, OLD]
+        with Window(file, start, size) as window:
+            notes = [POINTER] if window.read(8) == b"version " else [AGAIN, OLD]
         raise TrtcError(f"{file.name} is no zip archive, but torch.save writes one", *notes) from None
     except (ValueError, TypeError, LookupError, NotImplementedError, struct.error) as error:
         raise TrtcError(f"{file.name} cannot be read as a file of torch.save: {error}", AGAIN) from None
@@ -86,8 +93,10 @@ def read_torch(file: Path) -> Any:
 class _Archive:
     """One archive: its members, and what stands for the globals and storages that its pickle names."""
 
-    def __init__(self, file: Path, handle: BinaryIO, members: list[zipfile.ZipInfo]) -> None:
-        self.file, self.handle, self.size = file, handle, file.stat().st_size
+    def __init__(
+        self, file: Path, window: Window, members: list[zipfile.ZipInfo], inert: Callable[[str, str], bool] | None
+    ) -> None:
+        self.file, self.window, self.inert = file, window, inert
         self.members: dict[str, zipfile.ZipInfo] = {}
         for member in members:
             name = member.filename.partition("/")[2]   # the first folder has the name of the file
@@ -99,15 +108,15 @@ class _Archive:
         order = self._content("byteorder", 16) if "byteorder" in self.members else b"little"
         if order.strip() != b"little":
             raise ValueError("it is big-endian")
-        longest = min(MAX_PICKLE, FREE_PICKLE + self.size // SHARE)
+        longest = min(MAX_PICKLE, FREE_PICKLE + self.window.size // SHARE)
         return Machine(self._find, self._storage).load(self._content("data.pkl", longest))
 
     def _content(self, name: str, longest: int) -> bytes:
         start, size = self._span(name)
         if size > longest:
             raise ValueError(f"member {name} has {size} bytes, but must have at most {longest}")
-        self.handle.seek(start)
-        return self.handle.read(size)
+        self.window.seek(start)
+        return self.window.read(size)
 
     def _span(self, name: str) -> tuple[int, int]:
         """The byte at which a member's data begins, behind its own header, and their number."""
@@ -116,10 +125,10 @@ class _Archive:
         member = self.members[name]
         if member.compress_type or member.flag_bits & 1 or member.compress_size != member.file_size:
             raise ValueError(f"member {name} is compressed or encrypted")
-        self.handle.seek(member.header_offset)
-        fields = HEADER.unpack(self.handle.read(HEADER.size))
+        self.window.seek(member.header_offset)
+        fields = HEADER.unpack(self.window.read(HEADER.size))
         start = member.header_offset + HEADER.size + fields[-2] + fields[-1]
-        if fields[0] != b"PK\3\4" or start + member.file_size > self.size:
+        if fields[0] != b"PK\3\4" or start + member.file_size > self.window.size:
             raise ValueError(f"member {name} lies outside the file")
         return start, member.file_size
 
@@ -127,7 +136,10 @@ class _Archive:
         known: dict[tuple[str, str], Any] = {
             ("torch._utils", "_rebuild_tensor_v2"): Function(self._tensor),
             ("torch._utils", "_rebuild_tensor_v3"): Function(self._tensor_of),
+            ("torch._tensor", "_rebuild_from_type_v2"): Function(self._of_type),
+            ("torch", "Tensor"): Inert("torch.Tensor"),
             ("torch._utils", "_rebuild_parameter"): Function(_parameter),
+            ("torch._utils", "_rebuild_parameter_with_state"): Function(_parameter),
             ("collections", "OrderedDict"): Function(_ordered_dict),
             ("torch", "Size"): Function(_numbers),
         }
@@ -138,6 +150,8 @@ class _Archive:
         if module in ("torch", "torch.storage") and name in STORAGES:
             return STORAGES[name]
         wanted = f"{module}.{name}"
+        if self.inert and self.inert(module, name):
+            return Inert(wanted)
         raise TrtcError(f"{self.file.name} asks for {wanted:.200}, but a checkpoint needs tensors alone", SAFE)
 
     def _storage(self, pid: Any) -> Storage:
@@ -156,7 +170,7 @@ class _Archive:
         if (first + span) * width > storage.nbytes or count > span or math.prod(n or 1 for n in sizes) >= 1 << 48:
             have = storage.nbytes // width
             raise ValueError(f"a tensor of {count} elements ends at {first + span}, but its storage has {have}")
-        start = storage.start + first * width
+        start = self.window.start + storage.start + first * width
         dense = steps[::-1] == tuple(accumulate(sizes[:0:-1], mul, initial=1))[: len(sizes)]
         return Entry(self.file, dtype or storage.dtype, sizes, start, start + span * width, None if dense else steps)
 
@@ -166,6 +180,13 @@ class _Archive:
         if not isinstance(dtype, str) or dtype not in BYTES:
             raise ValueError("a tensor is of no element type")
         return self._tensor(storage, offset, shape, strides, dtype=dtype)
+
+
+    def _of_type(self, rebuild: Any, kind: Any, arguments: Any, _: Any) -> Entry:
+        """A tensor that has attributes, which are passed over."""
+        if rebuild != Function(self._tensor) or not isinstance(kind, Inert):
+            raise ValueError("a tensor with attributes is of no known class")
+        return self._tensor(*cast("tuple[Any, ...]", arguments))
 
 
 def _parameter(tensor: Any, *_: Any) -> Any:

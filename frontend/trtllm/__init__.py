@@ -3,6 +3,6 @@
 from trtc.frontend.trtllm.document import document
 from trtc.frontend.trtllm.layout import Layout, Mapping
 from trtc.frontend.trtllm.ranks import rank_tensors
-from trtc.frontend.trtllm.reader import open_trtllm
+from trtc.frontend.trtllm.reader import FORMAT
 
-__all__ = ["Layout", "Mapping", "document", "open_trtllm", "rank_tensors"]
+__all__ = ["FORMAT", "Layout", "Mapping", "document", "rank_tensors"]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from trtc.errors import TrtcError
-from trtc.frontend.checkpoint import FORMATS, Checkpoint, Format, read_generation, read_json
+from trtc.frontend.checkpoint import Checkpoint, Format, read_generation, read_json
 from trtc.frontend.config import DecoderConfig, Keys
 from trtc.frontend.families import family_of
 from trtc.frontend.layers import ACTIVATIONS
@@ -48,7 +48,7 @@ def open_trtllm(folder: Path) -> Checkpoint:
     return Checkpoint(folder, "trtllm", raw, config, source, weights, lambda: read_generation(folder, raw))
 
 
-FORMATS["trtllm"] = Format(CONFIG, finds, open_trtllm)
+FORMAT = Format(CONFIG, finds, open_trtllm)
 
 
 def _document(folder: Path) -> dict[str, Any]:

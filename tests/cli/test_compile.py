@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from commandline import MODEL, Trtc
+from commandline import MODEL, WHAT_TO_GIVE, Trtc
 
 import trtc.backend.backends
 import trtc.backend.onnx.build
@@ -164,9 +164,7 @@ def test_there_must_be_an_output(trtc_: Trtc) -> None:
 
 def test_a_model_that_is_not_there(trtc_: Trtc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    signs = "config.json or params.json or *.gguf or decoder_with_past.onnx"
-    note = f"help: give the directory that holds {signs}, and the weights"
-    message = f"error: nowhere is no directory\n  = {note}\n"
+    message = f"error: nowhere is no directory\n{WHAT_TO_GIVE}\n"
     assert trtc_("compile", "nowhere", "-o", "engine") == (2, "", message)
 
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from commandline import MODEL, Trtc
+from commandline import MODEL, WHAT_TO_GIVE, Trtc
 
 from trtc.ir import parse
 from trtc.passes import Pipeline
@@ -61,8 +61,7 @@ def test_the_graph_of_an_engine(trtc_: Trtc, shakespeare: Path) -> None:
         ([str(MODEL), "-o", "none/x"], "none/x cannot be written: none is not a folder"),
         (
             ["none"],
-            "none is no directory\n  = help: give the directory that holds config.json or params.json or *.gguf or "
-            "decoder_with_past.onnx, and the weights",
+            f"none is no directory\n{WHAT_TO_GIVE}",
         ),
     ],
 )

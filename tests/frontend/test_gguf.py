@@ -63,6 +63,13 @@ CASES: dict[str, tuple[Case, tuple[str, ...]]] = {
         **SMALL, "embedding_multiplier": 12.0, "attention_multiplier": 0.4, "residual_multiplier": 0.22,
         "logits_scaling": 0.8,
     }, model="Granite"), ("Q8_0",)),
+    "LLAMA-experts": (Case("mixtral", {
+        **SMALL, "num_local_experts": 3, "num_experts_per_tok": 2, "sliding_window": None,
+    }, model="Mixtral"), ("Q8_0", "Q5_0")),
+    "QWEN3MOE": (Case("qwen3moe", {
+        **SMALL, "head_dim": 16, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
+        "norm_topk_prob": True,
+    }, model="Qwen3Moe"), ("Q4_1", "F32")),
     "STARCODER2": (Case("starcoder2", {**SMALL, "sliding_window": None}, model="Starcoder2"), ("Q4_0", "Q8_0")),
 }   # fmt: skip
 
@@ -195,11 +202,15 @@ ERRORS: list[tuple[bytes, str]] = [
     )),
     (serialized(general__architecture="bert"), (
         "tiny.gguf: architecture bert of GGUF is unknown\n"
-        "  = help: one of llama, qwen2, qwen3, gemma, gemma2, olmo2, granite, starcoder2"
+        "  = help: one of llama, qwen2, qwen3, gemma, gemma2, olmo2, granite, starcoder2, qwen3moe"
     )),
     (serialized(llama__embedding_length=None), "tiny.gguf: llama.embedding_length is missing"),
-    (serialized(llama__expert_count=8), (
-        "tiny.gguf: llama.expert_count is 8, but must be 0: GGUF with experts is not read"
+    (serialized(general__architecture="gemma", gemma__expert_count=8), (
+        "tiny.gguf: gemma.expert_count is 8, but must be 0"
+    )),
+    (serialized(general__architecture="qwen3moe"), "tiny.gguf: qwen3moe.expert_count is 0, but must be at least 1"),
+    (serialized(llama__expert_count=8, llama__expert_used_count=2), (
+        "tensor blk.0.ffn_gate_inp.weight is missing from tiny.gguf\n  = help: did you mean `blk.0.ffn_gate.weight`?"
     )),
     (serialized(llama__rope__dimension_count=8), (
         "tiny.gguf: llama.rope.dimension_count is 8, but must be 16, the size of a head"

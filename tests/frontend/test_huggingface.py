@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from commandline import WHAT_TO_GIVE
 
 from trtc.errors import TrtcError
 from trtc.frontend import Limits, open_checkpoint
@@ -75,11 +76,13 @@ CONFIG_ERRORS: list[tuple[dict[str, Any], str]] = [
         "config.json: head_dim is 5, but must be even and in 2..8192, as default rotary positions ask\n"
         "  = help: head_dim is hidden_size / num_attention_heads where it is not stated"
     )),
-    ({"hidden_act": "swish"}, (
-        'config.json: hidden_act is "swish", but must be one of silu, gelu, gelu_pytorch_tanh, gelu_new, relu'
+    ({"hidden_act": "tanh"}, (
+        'config.json: hidden_act is "tanh", but must be one of '
+        "silu, swish, gelu, gelu_pytorch_tanh, gelu_new, gelu_fast, quick_gelu, relu, relu2"
     )),
     ({"hidden_act": "gelu_pytorch"}, (
-        'config.json: hidden_act is "gelu_pytorch", but must be one of silu, gelu, gelu_pytorch_tanh, gelu_new, relu\n'
+        'config.json: hidden_act is "gelu_pytorch", but must be one of '
+        "silu, swish, gelu, gelu_pytorch_tanh, gelu_new, gelu_fast, quick_gelu, relu, relu2\n"
         "  = help: did you mean `gelu_pytorch_tanh`?"
     )),
     ({"rope_scaling": 4}, "config.json: rope_scaling is 4, but must be an object"),
@@ -110,10 +113,8 @@ def test_a_wrong_config_names_the_key(folder: Path, changes: dict[str, Any], mes
 
 
 def test_no_directory(folder: Path) -> None:
-    signs = "config.json or params.json or *.gguf or decoder_with_past.onnx"
-    note = f"\n  = help: give the directory that holds {signs}, and the weights"
-    assert error_of(folder / "x") == f"MODEL/x is no directory{note}".replace("MODEL/x", "MODEL")
-    assert error_of(folder / "config.json") == f"MODEL is no directory{note}"
+    assert error_of(folder / "x") == f"MODEL/x is no directory\n{WHAT_TO_GIVE}".replace("MODEL/x", "MODEL")
+    assert error_of(folder / "config.json") == f"MODEL is no directory\n{WHAT_TO_GIVE}"
 
 
 @pytest.mark.parametrize(

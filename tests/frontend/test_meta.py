@@ -13,13 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from models import LIMITS, Case
+from sources import same_weights
 
 import trtc
 from trtc.compiler import plan, read_model
 from trtc.errors import TrtcError
-from trtc.frontend import Checkpoint, Compilable, Limits, build_decoder, open_checkpoint
-from trtc.frontend.weights import Weights
-from trtc.ir.materialize import materialize
+from trtc.frontend import Limits, open_checkpoint
 from trtc.ir.types import f32
 
 torch: Any = import_module("torch")
@@ -115,23 +114,6 @@ def test_configs_and_weights_are_those_of_the_hugging_face_form(case: Case, file
     assert meta.dtype == hf.dtype == case.dtype
     assert {**vars(meta.config), "rope": 0} == {**vars(hf.config), "rope": 0}
     same_weights(hf, meta)
-
-
-def same_weights(first: Compilable, second: Compilable) -> None:
-    """Every role that the decoder asks for is the same, bit by bit."""
-    assert isinstance(first, Checkpoint) and isinstance(second, Checkpoint)
-    asked: list[tuple[Any, ...]] = []
-
-    def heard(*arguments: Any) -> Any:
-        asked.append(arguments)
-        return first.expression(*arguments)
-
-    listening = Weights(first.source, heard, f32)
-    build_decoder(first.config, listening, Limits(2, 8, 16), f32)
-    assert len(asked) == 9 * first.config.num_hidden_layers + 3 - first.config.tie_word_embeddings
-    for role, shape, _ in asked:
-        pair = [materialize(Weights(c.source, c.expression, f32)(role, *shape), c.source) for c in (first, second)]
-        np.testing.assert_array_equal(*pair, err_msg=role)
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the trained models are not here")

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import models
 import pytest
+from family_cases_moe import FAMILY_CASES_MOE
+from family_cases_new import FAMILY_CASES_NEW
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from trtc.compiler import read_model
 from trtc.errors import TrtcError
 from trtc.frontend import FAMILIES
 from trtc.frontend.config import DecoderConfig, Keys
@@ -60,6 +67,12 @@ ERRORS: list[tuple[str, dict[str, Any], str]] = [
     ("Gemma3ForConditionalGeneration", {}, "text_config is null, but must be an object"),
     ("Gemma3ForConditionalGeneration", {"text_config": {"final_logit_softcapping": 30}}, (
         "text_config.final_logit_softcapping is 30, but must be null, as in every published checkpoint"
+    )),
+    ("MixtralForCausalLM", {"num_hidden_layers": 1 << 40}, (
+        "num_hidden_layers is 1099511627776, but must be at most 10000"
+    )),
+    ("MixtralForCausalLM", {"vocab_size": 10**99}, (
+        "vocab_size is 100000000000000000000000000000000000000000000000000000000000..., but must be a whole number"
     )),
     ("MixtralForCausalLM", {"num_local_experts": 0}, "num_local_experts is 0, but must be at least 1"),
     ("MixtralForCausalLM", {"num_local_experts": 4, "num_experts_per_tok": 5}, (
@@ -153,3 +166,31 @@ def test_experts_as_published() -> None:
     v3 = config("DeepseekV3ForCausalLM", num_hidden_layers=5)
     assert v3.moe and v3.moe.layers == (3, 4) and (v3.head_dim, v3.value_head_dim) == (192, 128)
     assert (v3.moe.n_group, v3.moe.topk_group, v3.moe.group_best, v3.moe.routed_scaling_factor) == (8, 4, 2, 2.5)
+
+
+ODD: tuple[Any, ...] = (
+    None, -1, 0, 1, 2, 3, 64, 1 << 40, 10**400, 1e300, 5e-324, 0.3, "", "longrope", "x" * 99, True, False, [], {}, [1],
+    [[]], {"rope_type": "longrope"}, [10**400] * 4,
+)   # fmt: skip
+EVERY = FAMILY_CASES_NEW | FAMILY_CASES_MOE
+
+
+@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@given(st.sampled_from(sorted(EVERY)), st.data())
+def test_mutated_configs_end_in_an_error_of_ours_or_a_graph(name: str, data: st.DataObject) -> None:
+    file = models.checkpoint(name) / "config.json"
+    text = file.read_text()
+    whole: dict[str, Any] = json.loads(text)
+    for _ in range(data.draw(st.integers(1, 3))):
+        part = whole
+        inner = [key for key, value in whole.items() if isinstance(value, dict) and value]
+        if inner and data.draw(st.booleans()):
+            part = whole[data.draw(st.sampled_from(sorted(inner)))]
+        part[data.draw(st.sampled_from(sorted(part)))] = data.draw(st.sampled_from(ODD))
+    try:
+        file.write_text(json.dumps(whole))
+        read_model(file.parent, **models.LIMITS)
+    except TrtcError:
+        pass
+    finally:
+        file.write_text(text)

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from trtc.ir.errors import IRError
+from trtc.ir.graph import Graph
 from trtc.ir.op import Array, Value
 from trtc.ir.ops import Experts, Input, TopK
+from trtc.ir.text import parse
 from trtc.ir.types import f32, i32
 
 torch: Any = import_module("torch")   # its types are partial
@@ -84,3 +86,10 @@ def test_more_than_there_are_cannot_be_greatest(x: Value, k: int, message: str) 
     with pytest.raises(IRError) as error:
         TopK(x, k)
     assert str(error.value).splitlines()[0] == f"error: top_k: {message}"
+
+
+def test_text_round_trips() -> None:
+    scores = Input("scores", f32["N", 4])
+    y = Experts(X, TopK(scores, 2), SHARES, FC, FC, PROJ)
+    graph = Graph("g", (X, scores, SHARES, FC, PROJ), {"y": y}, {"N": (1, 3)})
+    assert parse(str(graph)) == graph and "top_k %scores {k = 2}" in str(graph)

@@ -1,0 +1,128 @@
+"""model_config.yaml of NeMo's GPT and LLaMA models, checked.
+
+Source: nemo/collections/nlp/models/language_modeling/megatron_gpt_model.py, .../megatron/gpt_model.py of NeMo 1.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from trtc.frontend.config import DecoderConfig, Keys, RopeConfig
+from trtc.frontend.families.gpt import NO_ROPE
+from trtc.frontend.layers import ACTIVATIONS
+from trtc.frontend.meta import SCALED
+from trtc.frontend.rope import MAX_DIM
+
+Norm = Literal["rms", "layer"]
+NORMS: dict[str, tuple[Norm, int]] = {"layernorm": ("layer", 0), "layernorm1p": ("layer", 1), "rmsnorm": ("rms", 0)}
+"""By ``normalization``: the kind, and what is added to its weights."""
+ACTS = {
+    "gelu": ("gelu", False), "relu": ("relu", False), "squared-relu": ("relu2", False),
+    "swiglu": ("silu", True), "fast-swiglu": ("silu", True), "geglu": ("gelu", True), "fast-geglu": ("gelu", True),
+    "reglu": ("relu", True), "fast-reglu": ("relu", True),
+}   # fmt: skip
+"""By ``activation``: ours, and whether a second projection is multiplied by it."""
+POSITIONS = ("learned_absolute", "rope")
+MAX_WIDTH = 1 << 24   # far beyond any model
+REFUSED = {
+    "headscale": False, "qk_layernorm": False, "rotary_interleaved": False, "normalize_attention_scores": True,
+}   # fmt: skip
+"""Switches with the only positions that are supported."""
+
+
+def nemo_config(keys: Keys, words: int, *, ranks: int, stages: int, core: bool) -> DecoderConfig:
+    """What the decoder is told, by model_config.yaml.
+
+    Args:
+        words: rows of the embedding.
+        ranks: tensor-parallel ones.
+        core: whether the model is of Megatron Core.
+    """
+    _check_switches(keys)
+    hidden = keys.positive("hidden_size")
+    heads, groups, size = _heads(keys, hidden, ranks)
+    kind, _ = read_norm(keys)
+    bias = keys.get(bool, "bias", default=True)
+    act, gated = _activation(keys, bias, core)
+    learned = keys.choice("position_embedding_type", POSITIONS, default=POSITIONS[0]) == POSITIONS[0]
+    return DecoderConfig(
+        architecture="MegatronGPTModel",
+        hidden_size=hidden,
+        intermediate_size=_multiple(keys, "ffn_hidden_size", ranks, "ranks", 4 * hidden),
+        num_hidden_layers=_multiple(keys, "num_layers", stages, "stages"),
+        num_attention_heads=heads,
+        num_key_value_heads=groups,
+        head_dim=size,
+        vocab_size=words,
+        max_position_embeddings=keys.positive("max_position_embeddings", default=keys.positive("encoder_seq_length")),
+        norm_eps=keys.above(0, "layernorm_epsilon", default=1e-5),
+        rope=NO_ROPE if learned else _rope(keys, size),
+        learned_positions=learned,
+        hidden_act=act,
+        tie_word_embeddings=keys.get(bool, "share_embeddings_and_output_weights", default=True),
+        qkv_bias=bias or keys.get(bool, "qkv_bias", default=False),
+        dense_bias=bias,
+        mlp_bias=bias,
+        gated=gated,
+        norm=kind,
+        norm_bias=kind == "layer",
+    )
+
+
+def _multiple(keys: Keys, key: str, parts: int, what: str, default: int = 0) -> int:
+    """A size that the ranks or stages share."""
+    number = keys.positive(key, default=default) if default else keys.positive(key)
+    if number % parts or number > MAX_WIDTH:
+        raise keys.wrong(key, number, f"a multiple of the {parts} {what}, and at most {MAX_WIDTH}")
+    return number
+
+
+def read_norm(keys: Keys) -> tuple[Norm, int]:
+    """The kind of norm, and what is added to its weights."""
+    kind, added = NORMS[keys.choice("normalization", NORMS, default="layernorm")]
+    return kind, added or int(keys.get(bool, "layernorm_zero_centered_gamma", default=False))
+
+
+def _check_switches(keys: Keys) -> None:
+    keys.choice("transformer_block_type", ("pre_ln",), default="pre_ln")
+    for key, only in REFUSED.items():
+        if keys.get(bool, key, default=only) != only:
+            raise keys.wrong(key, not only, str(only).lower())
+    for key in ("window_size", "num_moe_experts", "virtual_pipeline_model_parallel_size"):
+        if keys.values.get(key) not in (None, 1):
+            raise keys.wrong(key, keys.values[key], "null")
+
+
+def _heads(keys: Keys, hidden: int, ranks: int) -> tuple[int, int, int]:
+    """Those of queries, those of keys and values, and their size."""
+    heads = keys.positive("num_attention_heads")
+    groups = keys.positive("num_query_groups", default=heads)
+    if heads % groups or groups % ranks:
+        want = f"a divisor of num_attention_heads, {heads}, and a multiple of the {ranks} ranks"
+        raise keys.wrong("num_query_groups", groups, want)
+    if keys.values.get("kv_channels") is None and hidden % heads:
+        raise keys.wrong("num_attention_heads", heads, f"a divisor of hidden_size, {hidden}")
+    return heads, groups, keys.positive("kv_channels", default=hidden // heads)
+
+
+def _activation(keys: Keys, bias: bool, core: bool) -> tuple[str, bool]:
+    """Ours, and whether there is a second projection; gelu that is fused with a bias is the approximation."""
+    known = {name: act for name, act in ACTS.items() if act[0] in ACTIVATIONS}
+    act, gated = known[keys.choice("activation", known, default="gelu")]
+    fused = bias and not (core and gated) and keys.get(bool, "bias_activation_fusion", default=True)
+    if act == "gelu" and (fused or keys.get(bool, "openai_gelu", default=False)):
+        act = "gelu_pytorch_tanh"
+    return act, gated
+
+
+def _rope(keys: Keys, size: int) -> RopeConfig:
+    share = keys.above(0, "rotary_percentage", default=1.0)
+    dim, theta = int(size * share), keys.above(1, "rotary_base", default=10000.0)
+    if share > 1 or dim < 2 or dim % 2 or dim > MAX_DIM:
+        want = f"such that an even number of a head's {size} elements turn, {MAX_DIM} at most"
+        raise keys.wrong("rotary_percentage", share, want)
+    if keys.get(bool, "scale_positional_embedding", default=False):
+        return RopeConfig(theta, dim, "llama3", {**SCALED, "factor": keys.above(0, "scale_factor", default=8.0)})
+    if keys.values.get("seq_len_interpolation_factor") is not None:
+        return RopeConfig(theta, dim, "linear", {"factor": keys.above(0, "seq_len_interpolation_factor")})
+    return RopeConfig(theta, dim)

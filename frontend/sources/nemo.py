@@ -1,0 +1,95 @@
+"""NeMo's archives, or the folders they were unpacked to: the config, and the tensors of each model-parallel rank.
+
+Source: nemo/core/connectors/save_restore_connector.py, nemo/utils/model_utils.py (inject_model_parallel_rank).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib import import_module
+from pathlib import Path
+from typing import Any, cast
+
+from trtc.errors import TrtcError
+from trtc.frontend.sources.deepspeed import passed_over
+from trtc.frontend.sources.mapped import Entry
+from trtc.frontend.sources.tar import Member, read_tar
+from trtc.frontend.sources.torch_zip import TorchSource, read_torch
+
+yaml: Any = import_module("yaml")
+
+CONFIG, WEIGHTS = "model_config.yaml", "model_weights.ckpt"
+RANKS = re.compile(r"(?:(?:mp_rank_(\d{2,6})|tp_rank_(\d{2,6})(?:_pp_rank_(\d{3,6}))?)/)?model_weights\.ckpt")
+DISTRIBUTED = "help: save it with dist_ckpt_format off, or export it to Hugging Face's form with NeMo's own script"
+MAX_CONFIG = 1 << 20   # bytes
+
+
+class NemoSource(TorchSource):
+    """The tensors of an archive; those of a rank are under ``tp0_pp0/``, and so on.
+
+    Args:
+        path: of the archive, or of a folder of what was in it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, [])
+        self.files: list[str] = []
+        self.members = read_tar(path) if path.is_file() else _of_folder(path)
+        ranks = {_rank(match): self.members[name] for name in self.members if (match := RANKS.fullmatch(name))}
+        if not ranks and any(name.startswith("model_weights/") for name in self.members):
+            raise TrtcError(f"{path} holds a distributed checkpoint, but must hold {WEIGHTS}", DISTRIBUTED)
+        if not ranks:
+            raise TrtcError(f"{path} holds no {WEIGHTS}", "help: fetch the weights, too")
+        self.tensor_parallel, self.stages = (1 + max(rank[axis] for rank in ranks) for axis in (0, 1))
+        for stage in range(self.stages):
+            for rank in range(self.tensor_parallel):
+                if (rank, stage) not in ranks:
+                    raise TrtcError(f"{path} lacks the file of tensor-parallel rank {rank} in stage {stage}")
+                self._read(f"tp{rank}_pp{stage}", ranks[rank, stage])
+
+    def _read(self, name: str, member: Member) -> None:
+        self.files.append(name)
+        value = read_torch(member.file, member.start, member.size, inert=passed_over)
+        if not isinstance(value, dict):
+            raise TrtcError(f"{member.name} of {name} holds no dict of tensors")
+        every = cast("dict[Any, Any]", value).items()
+        self.entries.update((f"{name}/{key}", entry) for key, entry in every if isinstance(entry, Entry))
+
+    def config(self) -> dict[str, Any]:
+        """The config, as JSON has values."""
+        if CONFIG not in self.members:
+            raise TrtcError(f"{CONFIG} is missing from {self.folder}")
+        text = self.members[CONFIG].read(MAX_CONFIG)
+        try:
+            value: Any = yaml.load(text, _Loader)
+            value = json.loads(json.dumps(value, default=str))
+        except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+            raise TrtcError(f"{CONFIG} is no YAML: {' '.join(str(error).split()):.200}") from None
+        except RecursionError:
+            raise TrtcError(f"{CONFIG} is nested too deeply to be read") from None
+        if not isinstance(value, dict):
+            raise TrtcError(f"{CONFIG} must hold keys and values")
+        return cast("dict[str, Any]", value)
+
+
+SafeLoader: Any = yaml.SafeLoader
+
+
+class _Loader(SafeLoader):
+    """Plain values alone, each written out: a few aliases of aliases would be more than any memory holds."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise ValueError("it has aliases")
+        return SafeLoader.compose_node(self, parent, index)
+
+
+def _rank(match: re.Match[str]) -> tuple[int, int]:
+    """The tensor-parallel rank and the pipeline stage."""
+    return int(match[1] or match[2] or 0), int(match[3] or 0)
+
+
+def _of_folder(folder: Path) -> dict[str, Member]:
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return {f.relative_to(folder).as_posix(): Member(f.name, f, 0, f.stat().st_size) for f in files}

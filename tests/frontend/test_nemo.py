@@ -1,0 +1,580 @@
+"""NeMo's archives: the same model as in Hugging Face's form, in NeMo's own names and Megatron Core's, of any ranks."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import tarfile
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import models
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from models import LIMITS, Case
+from sources import damaged, same_weights
+
+import trtc
+from trtc.errors import TrtcError
+from trtc.frontend import Limits, open_checkpoint
+from trtc.frontend.sources.tar import read_tar
+from trtc.ir.types import f32
+
+torch: Any = import_module("torch")
+yaml: Any = import_module("yaml")
+load_file: Any = import_module("safetensors.torch").load_file
+SYSTEM: Any = vars(os)["system"]
+TOKENIZERS = Path(__file__).parents[3] / "shared/models/stories260K/tokenizer.model"
+
+LLAMA = Case("nemo-llama", {"num_key_value_heads": 2, "vocab_size": 96})
+TIED = Case("nemo-tied-bf16", {"tie_word_embeddings": True, "num_hidden_layers": 4, "vocab_size": 96}, dtype="bfloat16")
+PARTIAL = Case("nemo-layer-norms", {
+    "vocab_size": 96, "hidden_size": 64, "use_qkv_bias": False, "layer_norm_eps": 1e-5, "hidden_act": "gelu",
+    "rope_parameters": {"rope_type": "default", "rope_theta": 500.0, "partial_rotary_factor": 0.5},
+}, model="StableLm")   # fmt: skip
+BIASED = Case("nemo-biases", {
+    "num_key_value_heads": 2, "use_bias": True, "sliding_window": None, "norm_epsilon": 1e-5,
+    "tie_word_embeddings": False, "vocab_size": 96,
+}, model="Starcoder2")   # fmt: skip
+
+GPT = Case("nemo-gpt", {
+    "n_inner": None, "tie_word_embeddings": True, "activation_function": "gelu_pytorch_tanh", "vocab_size": 96,
+}, model="GPT2", head="LMHeadModel")   # fmt: skip
+
+OWN = {
+    "qkv": "self_attention.query_key_value", "o": "self_attention.dense", "fc1": "mlp.dense_h_to_4h",
+    "fc2": "mlp.dense_4h_to_h", "before": "input_layernorm", "after": "post_attention_layernorm",
+    "layers": "language_model.encoder", "embedding": "language_model.embedding", "out": "language_model.output_layer",
+}   # fmt: skip
+CORE = {
+    "qkv": "self_attention.linear_qkv", "o": "self_attention.linear_proj", "fc1": "mlp.linear_fc1",
+    "fc2": "mlp.linear_fc2", "before": "input_layernorm", "after": "pre_mlp_layernorm",
+    "layers": "decoder", "embedding": "embedding", "out": "output_layer",
+}   # fmt: skip
+
+
+def parts_of(tensors: dict[str, Any], name: str, count: int, axis: int) -> list[Any]:
+    return list(tensors[name].chunk(count, axis)) if name in tensors else []
+
+
+def grouped(tensors: dict[str, Any], layer: str, kind: str, groups: int, ranks: int) -> list[Any]:
+    """Each rank's q, k and v: for each key head the rows of its queries, its own, its values'."""
+    q, k, v = (tensors[f"{layer}.self_attn.{p}_proj.{kind}"] for p in "qkv")
+    each = [torch.cat([a, b, c]) for a, b, c in zip(q.chunk(groups), k.chunk(groups), v.chunk(groups), strict=True)]
+    step = groups // ranks
+    return [torch.cat(each[at : at + step]) for at in range(0, groups, step)]
+
+
+def from_gpt2(tensors: dict[str, Any]) -> dict[str, Any]:
+    """GPT-2's tensors under the names of LLaMA's, and as linear layers keep them."""
+    made = {
+        "model.embed_tokens.weight": tensors["transformer.wte.weight"], "positions": tensors["transformer.wpe.weight"],
+        **{f"model.norm.{kind}": tensors[f"transformer.ln_f.{kind}"] for kind in ("weight", "bias")},
+    }   # fmt: skip
+    names = {"ln_1": "input_layernorm", "ln_2": "post_attention_layernorm", "attn.c_proj": "self_attn.o_proj"}
+    for key, tensor in tensors.items():
+        if not key.startswith("transformer.h."):
+            continue
+        _, _, n, part, kind = key.replace("attn.c", "attn_c").replace("mlp.c", "mlp_c").split(".")
+        part, tensor = part.replace("_c_", ".c_", 1), tensor.t() if tensor.ndim == 2 else tensor
+        if part == "attn.c_attn":
+            for name, third in zip("qkv", tensor.chunk(3), strict=True):
+                made[f"model.layers.{n}.self_attn.{name}_proj.{kind}"] = third
+        else:
+            made[f"model.layers.{n}.{names.get(part, part)}.{kind}"] = tensor
+    return made
+
+
+class Writer:
+    """A model in NeMo's form, of the tensors of transformers'."""
+
+    def __init__(self, tensors: dict[str, Any], config: dict[str, Any], **form: Any) -> None:
+        self.t, self.config, self.form = tensors, config, form
+        self.ranks, self.stages = form.get("ranks", 1), form.get("stages", 1)
+        self.n = CORE if form.get("core") else OWN
+        self.root = form.get("root", "model.")
+        self.made: list[list[dict[str, Any]]] = [[{} for _ in range(self.stages)] for _ in range(self.ranks)]
+
+    def put(self, stage: int, name: str, parts: list[Any]) -> None:
+        """One part a rank; the same for all where there is but one."""
+        for rank in range(self.ranks):
+            if parts:
+                self.made[rank][stage][f"{self.root}{name}"] = parts[rank % len(parts)].clone()
+
+    def write(self) -> list[list[dict[str, Any]]]:
+        last, ranks = self.stages - 1, self.ranks
+        words = parts_of(self.t, "model.embed_tokens.weight", ranks, 0)
+        self.put(0, f"{self.n['embedding']}.word_embeddings.weight", words)
+        positions = parts_of(self.t, "positions", 1, 0)
+        self.put(0, f"{self.n['embedding']}.position_embeddings.weight", positions)
+        each = self.config["num_hidden_layers"] // self.stages
+        for n in range(self.config["num_hidden_layers"]):
+            self.layer(n, n // each, f"{self.n['layers']}.layers.{n % each}")
+        self.norm(last, f"{self.n['layers']}.final_layernorm.", "model.norm")
+        self.put(last, f"{self.n['out']}.weight", parts_of(self.t, "lm_head.weight", ranks, 0))
+        if self.stages > 1 and "lm_head.weight" not in self.t:
+            self.put(last, "word_embeddings.weight", words)
+        return self.made
+
+    def layer(self, n: int, stage: int, name: str) -> None:
+        theirs, ranks = f"model.layers.{n}", self.ranks
+        groups = self.config.get("num_key_value_heads", self.config["num_attention_heads"])
+        fused = self.form.get("fused_norms")
+        before = f"{name}.{self.n['qkv']}.layer_norm_" if fused else f"{name}.{self.n['before']}."
+        after = f"{name}.{self.n['fc1']}.layer_norm_" if fused else f"{name}.{self.n['after']}."
+        self.norm(stage, before, f"{theirs}.input_layernorm")
+        self.norm(stage, after, f"{theirs}.post_attention_layernorm")
+        for kind in ("weight", "bias"):
+            if f"{theirs}.self_attn.q_proj.{kind}" in self.t:
+                self.put(stage, f"{name}.{self.n['qkv']}.{kind}", grouped(self.t, theirs, kind, groups, ranks))
+            down = [p for p in ("down_proj", "c_proj") if f"{theirs}.mlp.{p}.{kind}" in self.t]
+            for ours, key in (("o", "self_attn.o_proj"), *(("fc2", f"mlp.{p}") for p in down)):
+                split = (ranks, 1) if kind == "weight" else (1, 0)
+                self.put(stage, f"{name}.{self.n[ours]}.{kind}", parts_of(self.t, f"{theirs}.{key}.{kind}", *split))
+            self.first(stage, f"{name}.{self.n['fc1']}", theirs, kind)
+        if self.form.get("core"):
+            for rank in range(ranks):
+                self.made[rank][stage][f"{self.root}{name}.mlp.linear_fc1._extra_state"] = None
+
+    def first(self, stage: int, name: str, theirs: str, kind: str) -> None:
+        ranks = self.ranks
+        plain = parts_of(self.t, f"{theirs}.mlp.c_fc.{kind}", ranks, 0)
+        gate, up = (parts_of(self.t, f"{theirs}.mlp.{p}_proj.{kind}", ranks, 0) for p in ("gate", "up"))
+        if plain or self.form.get("two_projections"):
+            self.put(stage, f"{name}.{kind}", plain or gate)
+            self.put(stage, f"{name}_2.{kind}", up)
+        elif gate:
+            self.put(stage, f"{name}.{kind}", [torch.cat(pair) for pair in zip(gate, up, strict=True)])
+
+    def norm(self, stage: int, name: str, theirs: str) -> None:
+        less = 1 if self.form.get("less_one") else 0
+        self.put(stage, f"{name}weight", [self.t[f"{theirs}.weight"] - less])
+        if f"{theirs}.bias" in self.t:
+            self.put(stage, f"{name}bias", [self.t[f"{theirs}.bias"]])
+
+
+def yaml_of(config: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """model_config.yaml of the same model."""
+    own = {
+        "mcore_gpt": False, "micro_batch_size": 4, "tensor_model_parallel_size": 1, "encoder_seq_length": 64,
+        "max_position_embeddings": 64, "num_layers": config["num_hidden_layers"], "hidden_size": config["hidden_size"],
+        "ffn_hidden_size": config["intermediate_size"], "num_attention_heads": config["num_attention_heads"],
+        "num_query_groups": config.get("num_key_value_heads"), "kv_channels": None, "normalization": "rmsnorm",
+        "layernorm_epsilon": 1e-5, "bias": False, "activation": "fast-swiglu", "headscale": False,
+        "transformer_block_type": "pre_ln", "share_embeddings_and_output_weights": config["tie_word_embeddings"],
+        "position_embedding_type": "rope", "rotary_percentage": 1.0, "rotary_base": 10000, "window_size": None,
+        "apply_query_key_layer_scaling": True, "precision": "bf16", "make_vocab_size_divisible_by": 128,
+        "tokenizer": {"library": "huggingface", "type": "some/name", "model": None}, "optim": {"betas": [0.9, 0.98]},
+    }   # fmt: skip
+    return {**own, **changes}
+
+
+def write_nemo(case: Case, folder: Path, *, raw: dict[str, Any] | None = None, **form: Any) -> tuple[Path, Path]:
+    """The model in both forms: Hugging Face's folder and NeMo's archive."""
+    hf, archive = models.write(case, folder / "hf"), folder / "model.nemo"
+    tensors = load_file(hf / "model.safetensors")
+    if form.get("less_one"):   # numbers that lose nothing by it
+        tensors = {k: (v * 256).round() / 256 if "norm.weight" in k else v for k, v in tensors.items()}
+        import_module("safetensors.torch").save_file(tensors, hf / "model.safetensors", {"format": "pt"})
+    config = json.loads((hf / "config.json").read_text())
+    if case.model == "GPT2":
+        size, layers, heads = (config[key] for key in ("n_embd", "n_layer", "n_head"))
+        tensors = from_gpt2(tensors)
+        config |= {"num_hidden_layers": layers, "hidden_size": size, "num_attention_heads": heads}
+        config |= {"intermediate_size": 4 * size, "tie_word_embeddings": True}
+    files = {"model_config.yaml": yaml.safe_dump(yaml_of(config, **(raw or {}))).encode()}
+    made = Writer(tensors, config, **form).write()
+    for rank, stages in enumerate(made):
+        for stage, state in enumerate(stages):
+            several = f"tp_rank_{rank:02}_pp_rank_{stage:03}/" if len(stages) > 1 else f"mp_rank_{rank:02}/"
+            buffer = io.BytesIO()
+            torch.save(state, buffer)
+            files[f"{several if len(made) * len(stages) > 1 else ''}model_weights.ckpt"] = buffer.getvalue()
+    pack(archive, files)
+    return hf, archive
+
+
+def pack(archive: Path, files: dict[str, bytes], form: int = tarfile.GNU_FORMAT, mode: Any = "w:") -> None:
+    with tarfile.open(archive, mode, format=form) as tar:
+        tar.addfile(folder_of("."))
+        for name, content in files.items():
+            member = tarfile.TarInfo(f"./{name}")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+
+
+def folder_of(name: str) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.type = tarfile.DIRTYPE
+    return member
+
+
+STABLELM = {
+    "normalization": "layernorm1p", "activation": "fast-geglu", "rotary_percentage": 0.5, "rotary_base": 500,
+    "share_embeddings_and_output_weights": False, "bias_activation_fusion": False,
+}   # fmt: skip
+STARCODER = {"normalization": "layernorm", "bias": True, "activation": "gelu"}
+POSITIONS = {**STARCODER, "position_embedding_type": "learned_absolute", "ffn_hidden_size": None}
+FORMS: dict[str, tuple[Case, dict[str, Any], dict[str, Any]]] = {
+    "own": (LLAMA, {}, {}),
+    "own-tp2": (LLAMA, {}, {"ranks": 2, "root": "model.module."}),
+    "own-tp2-pp2": (LLAMA, {}, {"ranks": 2, "stages": 2}),
+    "own-two-projections-tp2": (LLAMA, {"activation": "swiglu"}, {"two_projections": True, "ranks": 2}),
+    "core": (LLAMA, {"mcore_gpt": True}, {"core": True}),
+    "core-fused-norms-tp2": (LLAMA, {}, {"core": True, "fused_norms": True, "ranks": 2}),
+    "core-pp2": (LLAMA, {}, {"core": True, "stages": 2}),
+    "tied-pp4": (TIED, {}, {"stages": 4}),
+    "tied-core-tp4-pp2": (TIED, {}, {"core": True, "fused_norms": True, "ranks": 4, "stages": 2}),
+    "layernorm1p-tp2": (PARTIAL, STABLELM, {"less_one": True, "ranks": 2}),
+    "layernorm1p-core": (PARTIAL, STABLELM, {"less_one": True, "core": True, "fused_norms": True}),
+    "gpt-tp2": (GPT, POSITIONS, {"ranks": 2}),
+    "gpt-core-tp2-pp2": (GPT, POSITIONS, {"ranks": 2, "stages": 2, "core": True, "fused_norms": True}),
+    "biases-tp2": (BIASED, STARCODER, {"ranks": 2}),
+    "biases-core-tp2-pp2": (BIASED, STARCODER, {"ranks": 2, "stages": 2, "core": True, "fused_norms": True}),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_weights_are_those_of_the_hugging_face_form(form: str, tmp_path: Path) -> None:
+    case, raw, written = FORMS[form]
+    hf, nemo = (open_checkpoint(path) for path in write_nemo(case, tmp_path, raw=raw, **written))
+    assert nemo.format == "nemo" and nemo.dtype == hf.dtype == case.dtype
+    same = {"architecture": "", "rope": hf.config.rope, "norm_eps": 0}
+    ours, theirs = ({**vars(c.config), **same} for c in (nemo, hf))
+    assert ours == theirs
+    assert (nemo.config.rope.theta, nemo.config.rope.dim) == (hf.config.rope.theta, hf.config.rope.dim)
+    same_weights(hf, nemo)
+
+
+@pytest.mark.parametrize("form", ["own-tp2-pp2", "core-fused-norms-tp2", "layernorm1p-tp2", "gpt-tp2"])
+def test_an_engine_gives_the_logits_of_transformers(form: str, tmp_path: Path) -> None:
+    case, raw, written = FORMS[form]
+    hf, nemo = write_nemo(case, tmp_path, raw=raw, **written)
+    expected = np.stack(models.fresh_reference(hf, case, "float32"))
+    bundle = trtc.compile(nemo, tmp_path / "engine", target="onnx", dtype="float32", **LIMITS)
+    assert bundle.source.format == "nemo"
+    np.testing.assert_allclose(models.engine_logits(bundle, case), expected, rtol=0, atol=2e-4)   # orders of sums
+    assert len(next(iter(trtc.load(bundle.path).generate([[3, 5]], max_new_tokens=4))).token_ids) == 4
+
+
+def test_a_folder_of_what_was_in_an_archive(tmp_path: Path) -> None:
+    hf, nemo = write_nemo(LLAMA, tmp_path, ranks=2, stages=2)
+    with tarfile.open(nemo) as tar:
+        tar.extractall(tmp_path / "unpacked", filter="data")
+    same_weights(open_checkpoint(hf), open_checkpoint(tmp_path / "unpacked"))
+
+
+@pytest.mark.skipif(not TOKENIZERS.is_file(), reason="the trained models are not here")
+def test_a_tokenizer_in_the_archive_goes_into_the_engine(tmp_path: Path) -> None:
+    raw = {"tokenizer": {"library": "sentencepiece", "type": None, "model": "nemo:0a1b_tokenizer.model"}}
+    _, nemo = write_nemo(Case("words", {"vocab_size": 512}), tmp_path, raw=raw)
+    add(nemo, {"0a1b_tokenizer.model": TOKENIZERS.read_bytes()})
+    assert open_checkpoint(nemo).generation == {"bos_token_id": 1, "eos_token_ids": [2], "pad_token_id": None}
+    bundle = trtc.compile(nemo, tmp_path / "engine", target="onnx", **LIMITS)
+    assert (bundle.path / "tokenizer.model").read_bytes() == TOKENIZERS.read_bytes()
+    (one,) = trtc.load(bundle.path).generate("Once upon", max_new_tokens=3)
+    assert len(one.token_ids) == 3
+
+
+def add(nemo: Path, files: dict[str, bytes], **changes: Any) -> None:
+    """Further members of an archive, or other values of its config."""
+    every = {name: member.read(1 << 30) for name, member in read_tar(nemo).items()}
+    every["model_config.yaml"] = yaml.safe_dump({**yaml.safe_load(every["model_config.yaml"]), **changes}).encode()
+    pack(nemo, {**every, **files})
+
+
+@pytest.fixture
+def nemo(tmp_path: Path) -> Path:
+    return write_nemo(LLAMA, tmp_path, ranks=2)[1]
+
+
+def error_of(path: Path) -> str:
+    with pytest.raises(TrtcError) as error:
+        open_checkpoint(path).graph(Limits(2, 8, 16), f32)
+    return str(error.value).replace(str(path), "NEMO").removeprefix("error: ")
+
+
+Y = "model_config.yaml: "
+CONFIGS: list[tuple[dict[str, Any], str]] = [
+    ({"hidden_size": None}, f"{Y}hidden_size is missing\n  = help: did you mean `ffn_hidden_size`?"),
+    ({"num_layers": 0}, f"{Y}num_layers is 0, but must be at least 1"),
+    ({"ffn_hidden_size": 47}, f"{Y}ffn_hidden_size is 47, but must be a multiple of the 2 ranks, and at most 16777216"),
+    ({"num_query_groups": 1}, (
+        f"{Y}num_query_groups is 1, but must be a divisor of num_attention_heads, 4, and a multiple of the 2 ranks"
+    )),
+    ({"num_attention_heads": 6, "num_query_groups": 2}, (
+        f"{Y}num_attention_heads is 6, but must be a divisor of hidden_size, 32"
+    )),
+    ({"normalization": "rms"}, (
+        f'{Y}normalization is "rms", but must be one of layernorm, layernorm1p, rmsnorm\n'
+        "  = help: did you mean `rmsnorm`?"
+    )),
+    ({"activation": "silu"}, (
+        f'{Y}activation is "silu", but must be one of gelu, relu, squared-relu, swiglu, fast-swiglu, geglu, '
+        "fast-geglu, reglu, fast-reglu\n  = help: did you mean `swiglu`?"
+    )),
+    ({"position_embedding_type": "alibi"}, (
+        f'{Y}position_embedding_type is "alibi", but must be one of learned_absolute, rope'
+    )),
+    ({"transformer_block_type": "post_ln"}, (
+        f'{Y}transformer_block_type is "post_ln", but must be one of pre_ln\n  = help: did you mean `pre_ln`?'
+    )),
+    ({"headscale": True}, f"{Y}headscale is true, but must be false"),
+    ({"normalize_attention_scores": False}, f"{Y}normalize_attention_scores is false, but must be true"),
+    ({"num_moe_experts": 8}, f"{Y}num_moe_experts is 8, but must be null"),
+    ({"window_size": [4, 0]}, f"{Y}window_size is [4, 0], but must be null"),
+    ({"rotary_percentage": 1.5}, (
+        f"{Y}rotary_percentage is 1.5, but must be such that an even number of a head's 8 elements turn, 8192 at most"
+    )),
+    ({"rotary_base": 1}, f"{Y}rotary_base is 1, but must be greater than 1"),
+    ({"layernorm_epsilon": 0}, f"{Y}layernorm_epsilon is 0, but must be greater than 0"),
+    ({"ffn_hidden_size": 46}, (
+        "tensor tp0_pp0/model.language_model.encoder.layers.0.mlp.dense_h_to_4h.weight is f32[48, 32], "
+        "but the config asks for f32[46, 32]\n"
+        "  = it is transformer.layers.0.mlp.fc.weight\n"
+        "  = help: the tensors and the config are of different models"
+    )),
+]   # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "message"), CONFIGS)
+def test_wrong_configs_name_the_key(nemo: Path, changes: dict[str, Any], message: str) -> None:
+    add(nemo, {}, **changes)
+    assert error_of(nemo) == message
+
+
+ROPES: list[tuple[dict[str, Any], tuple[float, int, str]]] = [
+    ({"rotary_base": 1e6}, (1e6, 8, "default")), ({"seq_len_interpolation_factor": 4}, (10000.0, 8, "linear")),
+    ({"rotary_percentage": 0.5}, (10000.0, 4, "default")),
+    ({"scale_positional_embedding": True, "rotary_base": 500000}, (500000.0, 8, "llama3")),
+]   # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "expected"), ROPES)
+def test_rotary_positions(nemo: Path, changes: dict[str, Any], expected: tuple[float, int, str]) -> None:
+    add(nemo, {}, **changes)
+    rope = open_checkpoint(nemo).config.rope
+    assert (rope.theta, rope.dim, rope.kind) == expected
+
+
+GELUS: list[tuple[dict[str, Any], bool, str]] = [
+    ({"bias": True}, False, "gelu_pytorch_tanh"), ({"bias": False}, False, "gelu"),
+    ({"bias": True, "bias_activation_fusion": False}, False, "gelu"),
+    ({"openai_gelu": True}, True, "gelu_pytorch_tanh"),
+    ({"bias": True, "activation": "geglu"}, False, "gelu_pytorch_tanh"), ({"activation": "fast-geglu"}, True, "gelu"),
+]   # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "core", "expected"), GELUS)
+def test_gelu_is_the_approximation_where_it_is_fused(
+    tmp_path: Path, changes: dict[str, Any], core: bool, expected: str
+) -> None:
+    _, nemo = write_nemo(LLAMA, tmp_path, core=core)
+    add(nemo, {}, **{"activation": "gelu", "bias": False, **changes})
+    assert open_checkpoint(nemo).config.hidden_act == expected
+
+
+YAMLS: list[tuple[bytes, str]] = [
+    (b"[", (
+        "model_config.yaml is no YAML: while parsing a flow node expected the node content, but found '<stream end>' "
+        'in "<byte string>", line 1, column 2: [ ^'
+    )),
+    (b"a: &x [1]\nb: *x\n", "model_config.yaml is no YAML: it has aliases"),
+    (b"!!python/object/apply:os.system ['true']", (
+        "model_config.yaml is no YAML: could not determine a constructor for the tag "
+        "'tag:yaml.org,2002:python/object/apply:os.system' in \"<byte string>\", line 1, column 1: "
+        "!!python/object/apply:os.system ... ^"
+    )),
+    (b"[" * 5000, "model_config.yaml is nested too deeply to be read"),
+    (b"a: 2026-13-45", "model_config.yaml is no YAML: month must be in 1..12"),
+    (b"!!bool x", "model_config.yaml is no YAML: 'x'"),
+    (b"3", "model_config.yaml must hold keys and values"),
+    (b" " * (2 << 20), "model.nemo: model_config.yaml has 2097152 bytes, but must have at most 1048576"),
+]   # fmt: skip
+
+
+@pytest.mark.parametrize(("content", "message"), YAMLS)
+def test_yaml_that_no_config_is(nemo: Path, content: bytes, message: str) -> None:
+    add(nemo, {"model_config.yaml": content})
+    assert error_of(nemo) == message
+
+
+def test_members_that_are_missing(tmp_path: Path, nemo: Path) -> None:
+    every = {name: member.read(1 << 30) for name, member in read_tar(nemo).items()}
+    config = every.pop("model_config.yaml")
+    pack(nemo, every)
+    assert error_of(nemo) == "model_config.yaml is missing from NEMO"
+    second = every.pop("mp_rank_00/model_weights.ckpt")
+    pack(nemo, {**every, "model_config.yaml": config})
+    assert error_of(nemo) == "NEMO lacks the file of tensor-parallel rank 0 in stage 0"
+    pack(nemo, {"model_config.yaml": config})
+    assert error_of(nemo) == "NEMO holds no model_weights.ckpt\n  = help: fetch the weights, too"
+    pack(nemo, {"model_config.yaml": config, "model_weights/common.pt": second})
+    assert error_of(nemo) == (
+        "NEMO holds a distributed checkpoint, but must hold model_weights.ckpt\n"
+        "  = help: save it with dist_ckpt_format off, or export it to Hugging Face's form with NeMo's own script"
+    )
+    buffer = io.BytesIO()
+    torch.save({"x": torch.ones(2)}, buffer)
+    pack(nemo, {"model_config.yaml": config, "model_weights.ckpt": buffer.getvalue()})
+    assert error_of(nemo) == "tensor embedding.word_embeddings.weight is missing from NEMO"
+
+
+def test_compressed_archives(nemo: Path) -> None:
+    pack(nemo, {"model_config.yaml": b""}, mode="w:gz")
+    assert error_of(nemo) == (
+        "model.nemo is compressed, but what is in it must lie there as it is\n"
+        "  = help: unpack it, and give the folder: mkdir FOLDER && tar -xzf model.nemo -C FOLDER"
+    )
+
+
+class Hostile:
+    """Runs a command where it is unpickled."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> Any:
+        return SYSTEM, (f"touch {self.target}",)
+
+
+def test_a_hostile_pickle_runs_nothing(nemo: Path, tmp_path: Path) -> None:
+    zipfile: Any = import_module("zipfile")
+    buffer, trap = io.BytesIO(), tmp_path / "trap"
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("a/data.pkl", pickle.dumps({"x": Hostile(trap)}, 2))
+    add(nemo, {"mp_rank_01/model_weights.ckpt": buffer.getvalue()})
+    assert error_of(nemo) == (
+        f"model.nemo asks for {SYSTEM.__module__}.system, but a checkpoint needs tensors alone\n"
+        "  = help: such a pickle can run code; get the checkpoint as safetensors"
+    )
+    assert not trap.exists()
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_members_are_those_of_tarfile(tmp_path: Path, form: int) -> None:
+    files = {"a": b"x" * 700, "b/c.ckpt": b"", f"{'d' * 90}/{'e' * 90}": b"long", "f": b"y" * 512}
+    if form != tarfile.USTAR_FORMAT:
+        files |= {"g" * 300: b"longer", "häß": b"z"}
+    pack(tmp_path / "a.tar", files, form)
+    found = read_tar(tmp_path / "a.tar")
+    assert {name: member.read(1 << 20) for name, member in found.items()} == files
+
+
+Change = Callable[[tarfile.TarInfo], object]
+
+
+def hostile_tar(file: Path, name: str, change: Change = lambda _: None, content: bytes = b"xy") -> Path:
+    with tarfile.open(file, "w:", format=tarfile.GNU_FORMAT) as tar:
+        member = tarfile.TarInfo(name)
+        member.size = len(content)
+        change(member)
+        tar.addfile(member, io.BytesIO(content))
+    return file
+
+
+def test_links_and_paths_out_of_an_archive_lead_nowhere(tmp_path: Path) -> None:
+    def link(member: tarfile.TarInfo) -> None:
+        member.type, member.linkname, member.size = tarfile.SYMTYPE, "/etc/passwd", 0
+
+    assert read_tar(hostile_tar(tmp_path / "a.tar", "model_config.yaml", link)) == {}
+    (found,) = read_tar(hostile_tar(tmp_path / "a.tar", "../../model_config.yaml")).items()
+    assert found[0] == "../../model_config.yaml" and found[1].read(9) == b"xy"   # a name, and nothing is unpacked
+    assert error_of(hostile_tar(tmp_path / "a.nemo", "../model_weights.ckpt")) == (
+        "NEMO holds no model_weights.ckpt\n  = help: fetch the weights, too"
+    )
+
+
+AGAIN = "\n  = help: the file is cut short or is no checkpoint; fetch it again"
+NOT = "error: a.tar cannot be read as a tar archive: "
+TARS: list[tuple[Callable[[bytes], bytes], str]] = [
+    (lambda _: b"", "its end is missing"),
+    (lambda c: c[:512], "a member of 2 bytes begins at byte 512, but the file has 512"),
+    (lambda c: c[:1024], "its end is missing"),
+    (lambda c: b"y" + c[1:], "byte 0 begins no header"),
+    (lambda c: resized(c, b"77777777777\0"), (
+        "a member of 8589934591 bytes begins at byte 512, but the file has 10240"
+    )),
+    (lambda c: resized(c, b"\x80" + b"\xff" * 11), (
+        f"a member of {(1 << 88) - 1} bytes begins at byte 512, but the file has 10240"
+    )),
+    (lambda c: resized(c, b"-0000000001\0"), "a member of -1 bytes begins at byte 512, but the file has 10240"),
+    (lambda c: resized(c, b"9999999999 \0"), "invalid literal for int() with base 8: b'9999999999'"),
+    (lambda c: c[:1024] + c[:1024] + bytes(1024), "member model_config.yaml is there twice"),
+    (lambda c: retyped(c, b"S"), "member model_config.yaml is of type b'S', but must be a plain file"),
+    (lambda c: retyped(c, b"x"), "invalid literal for int() with base 10: b'xy'"),
+]   # fmt: skip
+
+
+def checked(content: bytearray) -> bytes:
+    """With the checksum of its first header made right."""
+    content[148:156] = b" " * 8
+    content[148:156] = b"%06o\0 " % sum(content[:512])
+    return bytes(content)
+
+
+def resized(content: bytes, size: bytes) -> bytes:
+    return checked(bytearray(content[:124] + size + content[136:]))
+
+
+def retyped(content: bytes, kind: bytes) -> bytes:
+    return checked(bytearray(content[:156] + kind + content[157:]))
+
+
+@pytest.mark.parametrize(("change", "message"), TARS)
+def test_archives_that_are_none(tmp_path: Path, change: Callable[[bytes], bytes], message: str) -> None:
+    file = hostile_tar(tmp_path / "a.tar", "model_config.yaml")
+    file.write_bytes(change(file.read_bytes()))
+    with pytest.raises(TrtcError) as error:
+        read_tar(file)
+    assert str(error.value) == f"{NOT}{message}{AGAIN}"
+
+
+quick = settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@quick
+@given(st.data())
+def test_any_damage_to_an_archive_is_refused_or_harmless(tmp_path: Path, data: st.DataObject) -> None:
+    file = tmp_path / "a.tar"
+    form = data.draw(st.sampled_from([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]))
+    pack(file, {"a": b"x" * 20, "e" * 120: b"y" * 600}, form)
+    content = file.read_bytes()[:4096]
+    if data.draw(st.booleans()):
+        content = damaged(content, data)
+    else:
+        content = checked(bytearray(damaged(content[:512], data).ljust(512, b"\0")[:512] + content[512:]))
+    file.write_bytes(content)
+    try:
+        found = read_tar(file)
+    except TrtcError:
+        return
+    assert all(0 <= m.start <= m.start + m.size <= len(content) for m in found.values())
+
+
+words = st.none() | st.booleans() | st.integers(-2, 200) | st.integers() | st.floats() | st.text(max_size=3)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(st.sampled_from([
+    "hidden_size", "num_layers", "num_attention_heads", "num_query_groups", "kv_channels", "ffn_hidden_size", "bias",
+    "rotary_percentage", "rotary_base", "layernorm_epsilon", "activation", "normalization", "tokenizer", "window_size",
+    "scale_positional_embedding", "scale_factor", "seq_len_interpolation_factor", "max_position_embeddings",
+]), words, max_size=3))   # fmt: skip
+def test_any_config_is_taken_or_refused(nemo: Path, changes: dict[str, Any]) -> None:
+    good = nemo.read_bytes()
+    add(nemo, {}, **changes)
+    try:
+        checkpoint = open_checkpoint(nemo)
+        checkpoint.graph(Limits(2, 8, 16), f32).verify()
+        assert checkpoint.dtype and checkpoint.generation
+    except TrtcError:
+        pass
+    finally:
+        nemo.write_bytes(good)
