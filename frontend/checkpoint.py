@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from trtc.errors import TrtcError
 from trtc.frontend.config import DecoderConfig, Keys
@@ -25,9 +24,44 @@ TOKENIZER_FILES = (
 )   # fmt: skip
 
 
+class Facts(Protocol):
+    """What an engine says of its model, whatever the model came from; `DecoderConfig` says it, too."""
+
+    @property
+    def architecture(self) -> str: ...
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def max_position_embeddings(self) -> int: ...
+    @property
+    def learned_positions(self) -> bool: ...
+
+
+class Compilable(Protocol):
+    """What every source of models comes to: a graph, the tensors that it reads, and what lies beside them."""
+
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def format(self) -> str: ...
+    @property
+    def raw(self) -> dict[str, Any]: ...
+    @property
+    def config(self) -> Facts: ...
+    @property
+    def source(self) -> MappedSource: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def tokenizer_files(self) -> Sequence[Path | Member]: ...
+    @property
+    def generation(self) -> dict[str, Any]: ...
+    def graph(self, limits: Limits, dtype: DType, *, all_logits: bool = False) -> Graph: ...
+
+
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that can be compiled.
+    """A checkpoint whose model is the generic decoder, told by a config.
 
     Args:
         folder: where it lies.
@@ -61,14 +95,19 @@ class Checkpoint:
         weights = Weights(self.source, self.expression, dtype)
         return build_decoder(self.config, weights, limits, dtype, all_logits=all_logits)
 
-    @cached_property
+    @property
     def tokenizer_files(self) -> list[Path | Member]:
-        return [*self.packed, *(f for name in TOKENIZER_FILES if (f := self.folder / name).is_file())]
+        return [*self.packed, *tokenizer_files(self.folder)]
 
-    @cached_property
+    @property
     def generation(self) -> dict[str, Any]:
         """Ids of the tokens that begin, end and pad."""
         return self.tokens()
+
+
+def tokenizer_files(folder: Path) -> list[Path]:
+    """The files of a tokenizer that lie in a directory."""
+    return [f for name in TOKENIZER_FILES if (f := folder / name).is_file()]
 
 
 @dataclass(frozen=True)
@@ -83,7 +122,7 @@ class Format:
 
     sign: str
     finds: Callable[[Path], bool]
-    open: Callable[[Path], Checkpoint]
+    open: Callable[[Path], Compilable]
 
 
 def holds(name: str) -> Callable[[Path], bool]:

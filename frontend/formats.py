@@ -6,7 +6,8 @@ from pathlib import Path
 
 from trtc.errors import TrtcError
 from trtc.frontend import deepspeed, gguf, huggingface, jax, meta, nemo, trtllm
-from trtc.frontend.checkpoint import Checkpoint, Format
+from trtc.frontend.checkpoint import Compilable, Format
+from trtc.frontend.onnx import checkpoint as onnx
 from trtc.ir.errors import nearest
 
 FORMATS: dict[str, Format] = {
@@ -17,11 +18,12 @@ FORMATS: dict[str, Format] = {
     "meta": meta.FORMAT,
     "nemo": nemo.FORMAT,
     "gguf": gguf.FORMAT,
+    "onnx": onnx.FORMAT,
 }
 """By name, in the order in which they are looked for."""
 
 
-def open_checkpoint(path: str | Path, form: str = "") -> Checkpoint:
+def open_checkpoint(path: str | Path, form: str = "") -> Compilable:
     """The checkpoint in a directory or a file; nothing of its tensors is read yet but the headers.
 
     Args:

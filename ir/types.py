@@ -102,6 +102,21 @@ def evaluate(size: Size, sizes: Mapping[str, int]) -> int:
     return sum(c * math.prod(sizes[n] for n in m) for m, c in _terms(size))
 
 
+def substitute(size: Size, values: Mapping[str, Size]) -> Size:
+    """A size with other sizes for some of its names.
+
+    >>> str(substitute(Dim.named("P") + Dim.named("S"), {"P": Dim.named("M") - Dim.named("S")}))
+    'M'
+    """
+    total: Size = 0
+    for monomial, coefficient in _terms(size):
+        term: Size = coefficient
+        for name in monomial:
+            term = term * values.get(name, Dim.named(name))
+        total = total + term
+    return total
+
+
 def interval(size: Size, bounds: Bounds) -> tuple[int, int]:
     """The (least, greatest) value that a size can take within the bounds of its names, each >= 0.
 

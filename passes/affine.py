@@ -14,6 +14,7 @@ Axes: TypeAlias = tuple[int, ...]
 """For each axis of a value, the axis of the scores that it lies along."""
 Sum: TypeAlias = Mapping["str | Value", Size]
 """Factors of ``key`` and ``token`` (coordinates of a score), of values i32[B], and a ``number``; zeros are left out."""
+Known: TypeAlias = "dict[tuple[Value, Axes], Sum | None]"
 
 
 @dataclass(frozen=True)
@@ -43,14 +44,20 @@ def number(size: Size) -> Sum:
 
 def conditions(value: Value, axes: Axes) -> Iterator[tuple[Value, Axes]]:
     """The conditions that a mask is the conjunction of."""
-    match value:
-        case And(a, b):
-            yield from conditions(a, _aligned(a, axes))
-            yield from conditions(b, _aligned(b, axes))
-        case Reshape(x) | Broadcast(x) if (inner := before(value, x, axes)) is not None:
-            yield from conditions(x, inner)
-        case _:
-            yield value, axes
+    seen: set[tuple[Value, Axes]] = set()
+    left = [(value, axes)]
+    while left:
+        value, axes = left.pop()
+        if (value, axes) in seen:
+            continue
+        seen.add((value, axes))
+        match value:
+            case And(a, b):
+                left += [(b, _aligned(b, axes)), (a, _aligned(a, axes))]
+            case Reshape(x) | Broadcast(x) if (inner := before(value, x, axes)) is not None:
+                left.append((x, inner))
+            case _:
+                yield value, axes
 
 
 def excess(condition: Value, axes: Axes, scores: Scores) -> Sum | None:
@@ -63,8 +70,19 @@ def excess(condition: Value, axes: Axes, scores: Scores) -> Sum | None:
     return plus(plus(b, a, -1), number(-1 if isinstance(condition, Less) else 0))
 
 
-def sum_of(value: Value, axes: Axes, scores: Scores) -> Sum | None:
-    """What integers along these axes of the scores add up to; None where they are no such sum."""
+def sum_of(value: Value, axes: Axes, scores: Scores, known: Known | None = None) -> Sum | None:
+    """What integers along these axes of the scores add up to; None where they are no such sum.
+
+    Args:
+        known: sums found already: values may be read many times.
+    """
+    known = {} if known is None else known
+    if (value, axes) not in known:
+        known[value, axes] = _sum_anew(value, axes, scores, known)
+    return known[value, axes]
+
+
+def _sum_anew(value: Value, axes: Axes, scores: Scores, known: Known) -> Sum | None:
     match value:
         case Iota(size):
             name, whole = {scores.rank - 1: ("key", scores.keys), scores.rank - 2: ("token", scores.tokens)}.get(
@@ -76,11 +94,11 @@ def sum_of(value: Value, axes: Axes, scores: Scores) -> Sum | None:
         case SizeOf(x, axis):
             return number(x.shape[axis])
         case Add(a, b) | Sub(a, b):
-            left, right = (sum_of(x, _aligned(x, axes), scores) for x in (a, b))
+            left, right = (sum_of(x, _aligned(x, axes), scores, known) for x in (a, b))
             sign = 1 if isinstance(value, Add) else -1
             return None if left is None or right is None else plus(left, right, sign)
         case Reshape(x) | Broadcast(x) if (inner := before(value, x, axes)) is not None:
-            return sum_of(x, inner, scores)
+            return sum_of(x, inner, scores, known)
         case _:
             along = [(size, axis) for size, axis in zip(value.shape, axes, strict=True) if size != 1]
             by_sequence = along == ([(scores.batch, 0)] if scores.batch != 1 else [])

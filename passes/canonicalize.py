@@ -11,8 +11,10 @@ from trtc.ir.ops import (
     Concat,
     Constant,
     Div,
+    Linear,
     Mul,
     Neg,
+    Reciprocal,
     Reshape,
     SizeOf,
     Slice,
@@ -172,6 +174,50 @@ def reshape_of_reshape(op: Reshape) -> Value | None:
     return Reshape(op.x.x, op.sizes) if isinstance(op.x, Reshape) else None
 
 
+def transpose_of_matrices(op: Reshape) -> Value | None:
+    """reshape(transpose(reshape(x to matrices)))  ->  transpose(x), of the last two axes"""
+    match op.x:
+        case Transpose(Reshape(x) as matrices, axes) if x.type.rank >= 2 and axes == _swapped(matrices.type.rank):
+            rows, columns = x.shape[-2:]
+            same = matrices.sizes[-2:] == (rows, columns) and op.sizes == (*x.shape[:-2], columns, rows)
+            return Transpose(x, _swapped(x.type.rank)) if same else None
+        case _:
+            return None
+
+
+def _swapped(rank: int) -> tuple[int, ...]:
+    return (*range(rank - 2), rank - 1, rank - 2)
+
+
+def linear_of_rows(op: Reshape) -> Value | None:
+    """reshape(linear(reshape(x to rows)))  ->  linear(x)"""
+    match op.x:
+        case Linear(Reshape(x), weight, bias) if op.sizes == (*x.shape[:-1], weight.shape[0]) and (
+            x.type.rank >= 2 and x.shape[-1] == weight.shape[1]
+        ):
+            return Linear(x, weight, bias)
+        case _:
+            return None
+
+
+def bias_of_linear(op: Add, graph: Graph) -> Value | None:
+    """linear(x, w) + b  ->  linear(x, w, b), of weights"""
+    for y, b in ((op.a, op.b), (op.b, op.a)):
+        bare = isinstance(y, Linear) and y.bias is None and len(graph.users[y]) == 1 and y not in graph.outputs.values()
+        if isinstance(y, Linear) and bare and b.shape == y.shape[-1:] and graph.is_constant(b):
+            return Linear(y.x, y.weight, b, loc=y.loc)
+    return None
+
+
+def times_reciprocal(op: Mul) -> Value | None:
+    """x * (1 / y)  ->  x / y"""
+    match op:
+        case Mul(x, Reciprocal(y)) | Mul(Reciprocal(y), x):
+            return Div(x, y)
+        case _:
+            return None
+
+
 def broadcast_of_nothing(op: Broadcast) -> Value | None:
     """broadcast(x, its own shape)  ->  x"""
     return op.x if op.type == op.x.type else None
@@ -259,6 +305,7 @@ def size_of_known(op: SizeOf, graph: Graph) -> Value | None:
 RULES = (
     slice_of_all, slice_of_slice, slice_of_concat, slice_beside_concat, slice_of_constant, slice_of_cast,
     concat_of_one, concat_of_concats, concat_of_casts, concat_of_slices, concat_across, transpose_of_nothing,
-    transpose_of_transpose, reshape_of_nothing, reshape_of_reshape, broadcast_of_nothing, cast_of_nothing, cast_of_cast,
-    cast_of_concat, times_one, over_one, plus_zero, minus_zero, sum_minus_part, double_neg, size_of_known,
+    transpose_of_transpose, reshape_of_nothing, reshape_of_reshape, transpose_of_matrices, linear_of_rows,
+    bias_of_linear, times_reciprocal, broadcast_of_nothing, cast_of_nothing, cast_of_cast, cast_of_concat, times_one,
+    over_one, plus_zero, minus_zero, sum_minus_part, double_neg, size_of_known,
 )   # fmt: skip

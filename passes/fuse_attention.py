@@ -42,7 +42,7 @@ def fuse_attention(op: MatMul) -> Value | Skip | None:
     if isinstance(scores, Skip):
         return scores
     q, k, v = (_heads(x, op.dtype) for x in (scores.product.a, scores.product.b, op.b))
-    if not (q and k and v) or q.swapped or q.expanded or v.swapped or not k.swapped:
+    if not (q and k and v) or q.swapped or q.expanded or v.swapped or not k.swapped or v.factor != 1:
         return Skip("q, k and v are not [B, heads, tokens, head size] with heads in groups")
     if why := _unfit(scores.product, op, q.of, k.of, v.of):
         return Skip(why)
@@ -61,7 +61,7 @@ def fuse_attention(op: MatMul) -> Value | Skip | None:
         mask.lengths,
         mask.other,
         slopes,
-        scale=scores.scale,
+        scale=scores.scale * q.factor * k.factor,
         causal=mask.causal,
         window=mask.window,
         softcap=scores.softcap,
@@ -162,13 +162,16 @@ class _Heads:
     of: Value        # [B, heads, tokens, size]
     swapped: bool    # the last two axes were swapped on the way
     expanded: bool   # key heads were repeated on the way
+    factor: float    # of what it is multiplied by on the way
 
 
 def _heads(value: Value, dtype: DType) -> _Heads | None:
     """Where q, k or v comes from: four axes, of the element type that the result has."""
-    swapped = expanded = False
+    swapped, expanded, factor = False, False, 1.0
     while True:
         match value:
+            case Mul(x, Constant((c,))) | Mul(Constant((c,)), x) if x.shape == value.shape and 0 < abs(c) < math.inf:
+                value, factor = x, factor * c
             case Reshape(x) if _regroups(value):
                 value = x
             case Transpose(x, axes) if axes == (*range(len(axes) - 2), len(axes) - 1, len(axes) - 2):
@@ -178,7 +181,7 @@ def _heads(value: Value, dtype: DType) -> _Heads | None:
             case Cast(x, to) if to == f32 and x.dtype == dtype:
                 value = x
             case _:
-                return _Heads(value, swapped, expanded) if value.type.rank == 4 else None
+                return _Heads(value, swapped, expanded, factor) if value.type.rank == 4 else None
 
 
 def _unfit(product: MatMul, result: MatMul, q: Value, k: Value, v: Value) -> str:

@@ -34,7 +34,8 @@ PRESETS = {
         Preset(
             "fuse",
             "Find the ops that targets have kernels for: what every engine is made with.",
-            "canonicalize,cse,fuse-rms-norm,fuse-swiglu,fuse-attention,merge-projections,canonicalize,cse",
+            "canonicalize,cse,fold-masks,fuse-rms-norm,fuse-layer-norm,fuse-swiglu,fuse-attention,merge-projections,"
+            "canonicalize,cse",
         ),
         Preset(
             "lower",

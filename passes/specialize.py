@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
 
@@ -9,7 +10,7 @@ from trtc.ir.errors import IRError
 from trtc.ir.graph import Graph
 from trtc.ir.op import Op, Value
 from trtc.ir.ops import Input
-from trtc.ir.types import Dim, Size, TensorType
+from trtc.ir.types import Dim, Size, TensorType, substitute
 from trtc.passes.base import Pass
 
 
@@ -40,32 +41,29 @@ class Specialize(Pass, name="specialize"):
         return replace(graph, inputs=inputs, outputs={k: new[v] for k, v in graph.outputs.items()}, bounds=bounds)
 
     def _made(self, op: Op, new: dict[Value, Value]) -> Op:
-        fields = {name: self._known(value) for name, value in op.attributes.items()}
-        for f in op.fields:
-            if f.is_operand and (old := getattr(op, f.name)) is not None:
-                fields[f.name] = tuple(new[v] for v in old) if f.variadic else new[old]
-        same = all(getattr(op, name) is value for name, value in fields.items())
-        return op if same else type(op)(**fields, loc=op.loc, source=op.source)
+        return rebuilt(op, new, {self.size: self.value})
 
-    def _known(self, attribute: Any) -> Any:
-        """The attribute with the number for the name; the very same object where the name does not occur."""
-        if isinstance(attribute, Dim):
-            known = self._size(attribute)
-            return attribute if known == attribute else known
-        if isinstance(attribute, TensorType):
-            shape = self._known(attribute.shape)
-            return attribute if shape is attribute.shape else TensorType(attribute.dtype, shape)
-        if isinstance(attribute, tuple):
-            each = cast("tuple[Any, ...]", attribute)
-            known = tuple(map(self._known, each))
-            return each if all(a is b for a, b in zip(each, known, strict=True)) else known
-        return attribute
 
-    def _size(self, size: Dim) -> Size:
-        total: Size = 0
-        for monomial, coefficient in size.terms:
-            term: Size = coefficient
-            for name in monomial:
-                term = term * (self.value if name == self.size else Dim.named(name))
-            total = total + term
-        return total
+def rebuilt(op: Op, new: Mapping[Value, Value], values: Mapping[str, Size]) -> Op:
+    """An op on other operands, and with other sizes for some names in its types and attributes."""
+    fields = {name: substituted(value, values) for name, value in op.attributes.items()}
+    for f in op.fields:
+        if f.is_operand and (old := getattr(op, f.name)) is not None:
+            fields[f.name] = tuple(new[v] for v in old) if f.variadic else new[old]
+    same = all(getattr(op, name) is value for name, value in fields.items())
+    return op if same else type(op)(**fields, loc=op.loc, source=op.source)
+
+
+def substituted(attribute: Any, values: Mapping[str, Size]) -> Any:
+    """The attribute with other sizes for some names; the very same object where they do not occur."""
+    if isinstance(attribute, Dim):
+        known = substitute(attribute, values)
+        return attribute if known == attribute else known
+    if isinstance(attribute, TensorType):
+        shape = substituted(attribute.shape, values)
+        return attribute if shape is attribute.shape else TensorType(attribute.dtype, shape)
+    if isinstance(attribute, tuple):
+        each = cast("tuple[Any, ...]", attribute)
+        known = tuple(substituted(part, values) for part in each)
+        return each if all(a is b for a, b in zip(each, known, strict=True)) else known
+    return attribute

@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from trtc.frontend import Checkpoint, Limits, build_decoder
+from trtc.frontend import Checkpoint, Compilable, Limits, build_decoder
 from trtc.frontend.weights import Weights
 from trtc.ir.materialize import materialize
 from trtc.ir.types import f32
 
 
-def same_weights(first: Checkpoint, second: Checkpoint) -> None:
+def same_weights(first: Compilable, second: Compilable) -> None:
     """Every role that the decoder asks for is the same, bit by bit."""
+    assert isinstance(first, Checkpoint) and isinstance(second, Checkpoint)
     asked: list[tuple[Any, ...]] = []
 
     def heard(*arguments: Any) -> Any:

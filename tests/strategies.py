@@ -29,6 +29,7 @@ OURS = sorted(PASSES)   # at import: what tests register later is none of ours
 
 PIPELINES = (
     "canonicalize", "cse", "fuse-attention", "fuse-rms-norm", "fuse-swiglu", "merge-projections",
+    "fold-masks", "fuse-layer-norm",
     "widen{narrow=f16}", "widen{narrow=bf16}", "legalize{target=testing-primitives}", "rewrite-plugins{target=testing}",
     "specialize{size=B value=2}",
 )   # fmt: skip

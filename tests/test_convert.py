@@ -21,7 +21,7 @@ import trtc
 from trtc import converter, work_folder
 from trtc.compiler import read_model
 from trtc.errors import TrtcError
-from trtc.frontend import FORMATS, open_checkpoint
+from trtc.frontend import FORMATS, Checkpoint, open_checkpoint
 from trtc.frontend.trtllm import writer
 from trtc.ir.materialize import materialize
 
@@ -70,6 +70,7 @@ def test_there_and_back_again(case: Case, tmp_path: Path) -> None:
 def weights_of_model(folder: Path) -> dict[str, Any]:
     """Each weight that the decoder asks for, by role, as the checkpoint has it."""
     checkpoint = open_checkpoint(folder)
+    assert isinstance(checkpoint, Checkpoint)
     found = converter.recorded(checkpoint)
     return {role: np.ascontiguousarray(materialize(value, checkpoint.source)) for role, value in found.items()}
 

@@ -13,7 +13,7 @@ from trtc.backend.bundle import Progress, bundle, silent
 from trtc.backend.targets import Target
 from trtc.backend.targets import target as find_target
 from trtc.errors import TrtcError
-from trtc.frontend import DTYPES, Checkpoint, Limits, open_checkpoint
+from trtc.frontend import DTYPES, Compilable, Limits, open_checkpoint
 from trtc.ir.errors import nearest
 from trtc.ir.graph import Graph
 from trtc.passes import Pipeline
@@ -28,7 +28,7 @@ LONGEST = 4096   # tokens of a sequence where nothing is said, if the model take
 class Model:
     """A checkpoint, and its graph of plain ops in one element type and within limits."""
 
-    checkpoint: Checkpoint
+    checkpoint: Compilable
     dtype: str
     limits: Limits
     graph: Graph
@@ -55,10 +55,10 @@ class Plan:
     @property
     def cache(self) -> dict[str, Any]:
         """The layout of the KV cache, as engine.json states it."""
-        config = self.model.checkpoint.config
-        dtype = next(i.dtype for i in self.graph.inputs if i.key.endswith("_cache"))
-        layers, heads = config.num_hidden_layers, config.num_key_value_heads
-        size, value_size = config.head_dim, config.value_head_dim
+        caches = [i.type for i in self.graph.inputs if i.key.endswith("_cache")]
+        layers, (_, heads, _, size), dtype = len(caches) // 2, caches[0].shape, caches[0].dtype
+        value_size = caches[1].shape[3]
+        assert isinstance(heads, int) and isinstance(size, int) and isinstance(value_size, int)
         return {
             "layers": layers, "kv_heads": heads, "head_size": size, "value_head_size": value_size, "dtype": dtype.name,
             "bytes_per_token": layers * heads * (size + value_size) * dtype.bits // 8,
@@ -84,7 +84,7 @@ def read_model(
     return Model(checkpoint, dtype, limits, checkpoint.graph(limits, DTYPES[dtype], all_logits=all_logits))
 
 
-def dtype_of(checkpoint: Checkpoint, asked: str) -> str:
+def dtype_of(checkpoint: Compilable, asked: str) -> str:
     """The element type asked for, checked; the checkpoint's own where empty."""
     dtype = asked or checkpoint.dtype
     if dtype not in DTYPES:
@@ -119,7 +119,7 @@ def _pipeline(passes: str, to: Target, limits: Limits) -> Pipeline:
     return Pipeline.parse(",".join(p for p in (passes, *fixed, f"lower{{target={to}}}") if p))
 
 
-def _limits(checkpoint: Checkpoint, batch: int, inputs: int, tokens: int) -> Limits:
+def _limits(checkpoint: Compilable, batch: int, inputs: int, tokens: int) -> Limits:
     tokens = tokens or min(checkpoint.config.max_position_embeddings, LONGEST)
     inputs = inputs or tokens
     for name, number in (("max_batch_size", batch), ("max_input_len", inputs), ("max_seq_len", tokens)):

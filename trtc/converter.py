@@ -79,6 +79,9 @@ def convert(
     Errors: a TrtcError where the checkpoint, an option or the disk refuses.
     """
     checkpoint = open_checkpoint(path, source)
+    if not isinstance(checkpoint, Checkpoint):
+        note = "help: trtc compile takes it as it is"
+        raise TrtcError(f"{path} is a graph of {checkpoint.format}, but a checkpoint is made of named weights", note)
     mapping = _mapping(checkpoint, tp_size, pp_size, embedding_sharding_dim if use_parallel_embedding else None)
     plan = _plan(checkpoint, dtype_of(checkpoint, dtype), mapping)
     with work_folder(Path(out), resume=resume) as folder:

@@ -18,6 +18,7 @@ import trtc
 from trtc.backend.onnx.ops import GroupQueryAttention, MoE
 from trtc.compiler import plan, read_model
 from trtc.frontend import FAMILIES
+from trtc.frontend.config import DecoderConfig
 from trtc.ir.ops import Attention
 from trtc.passes import Pipeline
 
@@ -52,6 +53,7 @@ def test_engines_give_the_logits_of_transformers(case: Case, tmp_path: Path) -> 
 def test_every_layer_is_one_attention(case: Case) -> None:
     model = read_model(models.checkpoint(case.name), **LIMITS)
     config = model.checkpoint.config
+    assert isinstance(config, DecoderConfig)
     windows = config.windows or (0,) * config.num_hidden_layers
     fused = [op for op in Pipeline.parse("fuse").run(model.graph).ops if isinstance(op, Attention)]
     assert [op.window for op in fused] == [*windows] and all(op.causal and op.mask is None for op in fused)
@@ -64,7 +66,9 @@ def test_every_layer_is_one_attention(case: Case) -> None:
 def test_every_layer_with_experts_has_them_in_one_op() -> None:
     for case in FAMILY_CASES_MOE.values():
         model = read_model(models.checkpoint(case.name), **LIMITS)
-        layers = model.checkpoint.config.moe.layers if model.checkpoint.config.moe else ()
+        config = model.checkpoint.config
+        assert isinstance(config, DecoderConfig)
+        layers = config.moe.layers if config.moe else ()
         kernels = [op for op in plan(model, target="onnx").graph.ops if isinstance(op, MoE)]
         assert [op.loc for op in kernels] == [f"transformer.layers.{n}.mlp" for n in layers] and layers
 
