@@ -22,7 +22,7 @@ from trtc.ir.op import Array, Value
 from trtc.ir.ops import Concat
 
 CODES = {dtype.name: code for code, dtype in DTYPES.items()}
-BLOCK = 16 << 20   # bytes that are written, or compared with what is there, at a time
+BLOCK = 1 << 20   # bytes that are written, or compared with what is there, at a time: they stay in the cache
 
 
 @dataclass(frozen=True)
