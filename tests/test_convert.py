@@ -41,9 +41,15 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
+def opened(path: Path) -> Checkpoint:
+    checkpoint = open_checkpoint(path)
+    assert isinstance(checkpoint, Checkpoint)
+    return checkpoint
+
+
 def shards(case: Case) -> bool:
     """Whether 4 ranks can have equal parts of the model."""
-    config = open_checkpoint(models.checkpoint(case.name)).config
+    config = opened(models.checkpoint(case.name)).config
     moe = config.moe
     widths = [config.intermediate_size, *((moe.intermediate_size, moe.shared_intermediate_size) if moe else ())]
     even = all(width % 4 == 0 for width in (*widths, config.num_attention_heads))
@@ -60,7 +66,7 @@ def test_there_and_back_again(case: Case, tmp_path: Path) -> None:
     one = convert(two, tmp_path / "one")
     four = convert(one, tmp_path / "four", tp_size=4)
     assert contents(four) == contents(convert(source, tmp_path / "direct", tp_size=4))
-    if not open_checkpoint(source).config.embedding_dim:   # or the format has other weights
+    if not opened(source).config.embedding_dim:   # or the format has other weights
         expected, found = weights_of_model(source), weights_of_model(two)
         assert expected.keys() == found.keys()
         for role, array in found.items():   # in f32, which all fit in: routers are stored so
@@ -69,15 +75,14 @@ def test_there_and_back_again(case: Case, tmp_path: Path) -> None:
 
 def weights_of_model(folder: Path) -> dict[str, Any]:
     """Each weight that the decoder asks for, by role, as the checkpoint has it."""
-    checkpoint = open_checkpoint(folder)
-    assert isinstance(checkpoint, Checkpoint)
+    checkpoint = opened(folder)
     found = converter.recorded(checkpoint)
     return {role: np.ascontiguousarray(materialize(value, checkpoint.source)) for role, value in found.items()}
 
 
 def test_every_family_that_has_cases_is_converted() -> None:
     def architectures(cases: Iterable[Case]) -> set[str]:
-        return {open_checkpoint(models.checkpoint(case.name)).config.architecture for case in cases}
+        return {opened(models.checkpoint(case.name)).config.architecture for case in cases}
 
     assert architectures(filter(shards, KNOWN.values())) == architectures(KNOWN.values())
 
