@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from published import THEIRS, republish
 
+from trtc.frontend import Checkpoint, open_checkpoint
 from trtc.frontend.sources.mapped import MappedSource
 from trtc.ir.graph import Graph
 from trtc.ir.types import evaluate
@@ -198,6 +199,13 @@ def _rewrite_config(file: Path) -> None:
 def torch_tensors(path: Path) -> dict[str, Any]:
     """The tensors of a file, or of a folder with one, as safetensors reads them for torch."""
     return import_module("safetensors.torch").load_file(path / "model.safetensors" if path.is_dir() else path)
+
+
+def opened(path: Path) -> Checkpoint:
+    """The checkpoint there, of a model that is the generic decoder."""
+    checkpoint = open_checkpoint(path)
+    assert isinstance(checkpoint, Checkpoint)
+    return checkpoint
 
 
 def tokens(case: Case, seed: int = 1) -> list[Ints]:

@@ -21,7 +21,7 @@ import trtc
 from trtc import converter, work_folder
 from trtc.compiler import read_model
 from trtc.errors import TrtcError
-from trtc.frontend import FORMATS, Checkpoint, open_checkpoint
+from trtc.frontend import FORMATS
 from trtc.frontend.trtllm import writer
 from trtc.ir.materialize import materialize
 
@@ -41,15 +41,9 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
-def opened(path: Path) -> Checkpoint:
-    checkpoint = open_checkpoint(path)
-    assert isinstance(checkpoint, Checkpoint)
-    return checkpoint
-
-
 def shards(case: Case) -> bool:
     """Whether 4 ranks can have equal parts of the model."""
-    config = opened(models.checkpoint(case.name)).config
+    config = models.opened(models.checkpoint(case.name)).config
     moe = config.moe
     widths = [config.intermediate_size, *((moe.intermediate_size, moe.shared_intermediate_size) if moe else ())]
     even = all(width % 4 == 0 for width in (*widths, config.num_attention_heads))
@@ -66,7 +60,7 @@ def test_there_and_back_again(case: Case, tmp_path: Path) -> None:
     one = convert(two, tmp_path / "one")
     four = convert(one, tmp_path / "four", tp_size=4)
     assert contents(four) == contents(convert(source, tmp_path / "direct", tp_size=4))
-    if not opened(source).config.embedding_dim:   # or the format has other weights
+    if not models.opened(source).config.embedding_dim:   # or the format has other weights
         expected, found = weights_of_model(source), weights_of_model(two)
         assert expected.keys() == found.keys()
         for role, array in found.items():   # in f32, which all fit in: routers are stored so
@@ -75,14 +69,14 @@ def test_there_and_back_again(case: Case, tmp_path: Path) -> None:
 
 def weights_of_model(folder: Path) -> dict[str, Any]:
     """Each weight that the decoder asks for, by role, as the checkpoint has it."""
-    checkpoint = opened(folder)
+    checkpoint = models.opened(folder)
     found = converter.recorded(checkpoint)
     return {role: np.ascontiguousarray(materialize(value, checkpoint.source)) for role, value in found.items()}
 
 
 def test_every_family_that_has_cases_is_converted() -> None:
     def architectures(cases: Iterable[Case]) -> set[str]:
-        return {opened(models.checkpoint(case.name)).config.architecture for case in cases}
+        return {models.opened(models.checkpoint(case.name)).config.architecture for case in cases}
 
     assert architectures(filter(shards, KNOWN.values())) == architectures(KNOWN.values())
 

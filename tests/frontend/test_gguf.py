@@ -108,7 +108,7 @@ def test_several_files(tmp_path: Path) -> None:
     case, kinds = CASES["QWEN2"]
     first, plain = gguf_files.write(case, "QWEN2", kinds, tmp_path, parts=3)
     second = first.with_name("tiny-00002-of-00003.gguf")
-    found = [open_checkpoint(path) for path in (first, second, tmp_path)]
+    found = [models.opened(path) for path in (first, second, tmp_path)]
     assert {str(c.graph(LIMIT, f32)) for c in found} == {str(found[0].graph(LIMIT, f32))}
     assert all(len(c.source.files) == 3 and c.folder == tmp_path for c in found)
     expected = np.stack(models.fresh_reference(plain, case, "float32"))
@@ -255,12 +255,12 @@ def test_a_folder_of_several_models(tmp_path: Path) -> None:
 
 def test_what_a_file_says(tmp_path: Path) -> None:
     (tmp_path / "tiny.gguf").write_bytes(GOOD)
-    checkpoint = open_checkpoint(tmp_path / "tiny.gguf")
+    checkpoint = models.opened(tmp_path / "tiny.gguf")
     assert checkpoint.generation == {"bos_token_id": 1, "eos_token_ids": [2, 0], "pad_token_id": None}
     assert (checkpoint.dtype, checkpoint.config.vocab_size) == ("float16", 11)   # quantised
     assert not checkpoint.config.tie_word_embeddings and checkpoint.tokenizer_files == []
     (tmp_path / "tokenizer.json").write_text("{}")
-    assert [f.name for f in open_checkpoint(tmp_path / "tiny.gguf").tokenizer_files] == ["tokenizer.json"]
+    assert [f.name for f in models.opened(tmp_path / "tiny.gguf").tokenizer_files] == ["tokenizer.json"]
 
 
 ROLE = "transformer.layers.0.attention.q.weight"
@@ -278,7 +278,7 @@ def test_any_file_is_taken_or_refused(changed: list[tuple[int, str, int]], size:
         struct.pack_into(f"<{kind}", content, place, number % (1 << 8 * width))
     FUZZED.write_bytes(content[:size])
     try:
-        checkpoint = open_checkpoint(FUZZED)
+        checkpoint = models.opened(FUZZED)
         checkpoint.graph(LIMIT, f32).verify()
         weight = Weights(checkpoint.source, checkpoint.expression, f32)(ROLE, 64, 64)
         assert materialize(weight, checkpoint.source).shape == (64, 64) and checkpoint.generation
@@ -297,7 +297,7 @@ anything = st.booleans() | st.integers(-2, 100) | st.integers(-(1 << 31), (1 << 
 def test_any_metadata_is_taken_or_refused(changed: dict[str, Any]) -> None:
     FUZZED.write_bytes(serialized(**{key.replace(".", "__"): value for key, value in changed.items()}))
     try:
-        checkpoint = open_checkpoint(FUZZED)
+        checkpoint = models.opened(FUZZED)
         checkpoint.graph(LIMIT, f32).verify()
         assert checkpoint.generation
     except TrtcError:

@@ -243,7 +243,7 @@ FORMS: dict[str, tuple[Case, dict[str, Any], dict[str, Any]]] = {
 @pytest.mark.parametrize("form", FORMS)
 def test_weights_are_those_of_the_hugging_face_form(form: str, tmp_path: Path) -> None:
     case, raw, written = FORMS[form]
-    hf, nemo = (open_checkpoint(path) for path in write_nemo(case, tmp_path, raw=raw, **written))
+    hf, nemo = (models.opened(path) for path in write_nemo(case, tmp_path, raw=raw, **written))
     assert nemo.format == "nemo" and nemo.dtype == hf.dtype == case.dtype
     same = {"architecture": "", "rope": hf.config.rope, "norm_eps": 0}
     ours, theirs = ({**vars(c.config), **same} for c in (nemo, hf))
@@ -267,7 +267,7 @@ def test_a_folder_of_what_was_in_an_archive(tmp_path: Path) -> None:
     hf, nemo = write_nemo(LLAMA, tmp_path, ranks=2, stages=2)
     with tarfile.open(nemo) as tar:
         tar.extractall(tmp_path / "unpacked", filter="data")
-    same_weights(open_checkpoint(hf), open_checkpoint(tmp_path / "unpacked"))
+    same_weights(models.opened(hf), models.opened(tmp_path / "unpacked"))
 
 
 @pytest.mark.skipif(not TOKENIZERS.is_file(), reason="the trained models are not here")
@@ -275,7 +275,7 @@ def test_a_tokenizer_in_the_archive_goes_into_the_engine(tmp_path: Path) -> None
     raw = {"tokenizer": {"library": "sentencepiece", "type": None, "model": "nemo:0a1b_tokenizer.model"}}
     _, nemo = write_nemo(Case("words", {"vocab_size": 512}), tmp_path, raw=raw)
     add(nemo, {"0a1b_tokenizer.model": TOKENIZERS.read_bytes()})
-    assert open_checkpoint(nemo).generation == {"bos_token_id": 1, "eos_token_ids": [2], "pad_token_id": None}
+    assert models.opened(nemo).generation == {"bos_token_id": 1, "eos_token_ids": [2], "pad_token_id": None}
     bundle = trtc.compile(nemo, tmp_path / "engine", target="onnx", **LIMITS)
     assert (bundle.path / "tokenizer.model").read_bytes() == TOKENIZERS.read_bytes()
     (one,) = trtc.load(bundle.path).generate("Once upon", max_new_tokens=3)
@@ -359,7 +359,7 @@ ROPES: list[tuple[dict[str, Any], tuple[float, int, str]]] = [
 @pytest.mark.parametrize(("changes", "expected"), ROPES)
 def test_rotary_positions(nemo: Path, changes: dict[str, Any], expected: tuple[float, int, str]) -> None:
     add(nemo, {}, **changes)
-    rope = open_checkpoint(nemo).config.rope
+    rope = models.opened(nemo).config.rope
     assert (rope.theta, rope.dim, rope.kind) == expected
 
 
@@ -377,7 +377,7 @@ def test_gelu_is_the_approximation_where_it_is_fused(
 ) -> None:
     _, nemo = write_nemo(LLAMA, tmp_path, core=core)
     add(nemo, {}, **{"activation": "gelu", "bias": False, **changes})
-    assert open_checkpoint(nemo).config.hidden_act == expected
+    assert models.opened(nemo).config.hidden_act == expected
 
 
 YAMLS: list[tuple[bytes, str]] = [
@@ -571,7 +571,7 @@ def test_any_config_is_taken_or_refused(nemo: Path, changes: dict[str, Any]) -> 
     good = nemo.read_bytes()
     add(nemo, {}, **changes)
     try:
-        checkpoint = open_checkpoint(nemo)
+        checkpoint = models.opened(nemo)
         checkpoint.graph(Limits(2, 8, 16), f32).verify()
         assert checkpoint.dtype and checkpoint.generation
     except TrtcError:

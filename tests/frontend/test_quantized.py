@@ -82,7 +82,7 @@ def role_of(key: str) -> str:
 def test_weights_are_what_the_tool_says_that_they_mean(name: str, plain: Path, tmp_path: Path) -> None:
     meant = quantise(SCHEMES[name], plain, tmp_path / "quantised")
     assert len(meant) == 7
-    checkpoint = open_checkpoint(tmp_path / "quantised")
+    checkpoint = models.opened(tmp_path / "quantised")
     weights = Weights(checkpoint.source, checkpoint.expression, f32)
     for key, want in meant.items():
         got = materialize(weights(role_of(key), *want.shape), checkpoint.source)
@@ -116,7 +116,7 @@ def test_deepseek_v3_as_it_is_published(tmp_path: Path) -> None:
 def test_weights_stay_recognisable(plain: Path, tmp_path: Path) -> None:
     """What keeps weights quantised finds its tensors: unpack, subtract the zero, multiply by the scale."""
     quantise(SCHEMES["gptq-4"], plain, tmp_path / "quantised")
-    checkpoint = open_checkpoint(tmp_path / "quantised")
+    checkpoint = models.opened(tmp_path / "quantised")
     weight = Weights(checkpoint.source, checkpoint.expression, f32)("transformer.layers.0.mlp.fc.weight", 96, 64)
     stem = "model.layers.0.mlp.gate_proj"
     match weight:
@@ -235,7 +235,7 @@ def test_a_group_that_is_not_there(plain: Path, tmp_path: Path) -> None:
     folder = tmp_path / "quantised"
     quantise(SCHEMES["gptq-4-ordered"], plain, folder)
     change(folder, {}, {"g_idx": np.full(64, 2, np.int32)})
-    checkpoint = open_checkpoint(folder)
+    checkpoint = models.opened(folder)
     weight = Weights(checkpoint.source, checkpoint.expression, f32)(ROLE, 64, 64)
     with pytest.raises(TrtcError) as error:
         materialize(weight, checkpoint.source)
@@ -279,7 +279,7 @@ def test_any_config_and_tensors_are_taken_or_refused(name: str, plain: Path, tmp
             (folder / file).write_bytes(content)
         change(folder, config, tensors)
         try:
-            checkpoint = open_checkpoint(folder)
+            checkpoint = models.opened(folder)
             weight = Weights(checkpoint.source, checkpoint.expression, f32)(ROLE, 64, 64)
             assert materialize(weight, checkpoint.source).shape == (64, 64)
         except TrtcError:

@@ -92,7 +92,7 @@ def test_what_a_directory_holds_decides(folder: Path, tmp_path: Path) -> None:
     (nested.parent / "config.json").write_bytes((path / "config.json").read_bytes())
     (nested.parent / "tokenizer.json").write_text("{}")
     checkpoint = read_model(nested.parent).checkpoint
-    assert checkpoint.format == "onnx" and [f.parent for f in checkpoint.tokenizer_files] == [nested.parent]
+    assert checkpoint.format == "onnx" and [*checkpoint.tokenizer_files] == [nested.parent / "tokenizer.json"]
     (nested.parent / "model.safetensors").write_bytes(b"")
     with pytest.raises(TrtcError, match=r"GPT2LMHeadModel|safetensors"):   # Hugging Face's form wins
         read_model(nested.parent)

@@ -57,7 +57,7 @@ def test_tied_embeddings_need_no_lm_head(tmp_path: Path) -> None:
     assert "lm_head.weight" not in models.torch_tensors(models.checkpoint("gqa-tied-head16"))
     (tensors,) = ranks("gqa-tied-head16", tmp_path / "ranks")
     assert torch.equal(tensors["lm_head.weight"], tensors["transformer.vocab_embedding.weight"])
-    assert open_checkpoint(tmp_path / "ranks").config.tie_word_embeddings
+    assert models.opened(tmp_path / "ranks").config.tie_word_embeddings
 
 
 @pytest.mark.parametrize(
@@ -142,4 +142,4 @@ def test_workers_hold_no_model(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert (source / "model.safetensors").stat().st_size > 45e6 and peak < 8e6   # four casts, and the plan
-    assert converter.recorded(open_checkpoint(source))
+    assert converter.recorded(models.opened(source))

@@ -149,7 +149,7 @@ def test_errors_name_the_key(folder: Path, change: Change, message: str) -> None
     if message:
         assert error_of(folder, change) == f"config.json: {message}"
     else:   # what trtc wrote says all of the decoder itself
-        assert open_checkpoint(edit(folder, change)).config.architecture == "LlamaForCausaLM"
+        assert models.opened(edit(folder, change)).config.architecture == "LlamaForCausaLM"
 
 
 def test_an_activation_that_is_unknown(folder: Path) -> None:
@@ -200,8 +200,8 @@ PLAIN = (
 def test_what_others_wrote_is_read_by_the_families_rules(name: str, tmp_path: Path) -> None:
     """There is no section of ours then; lm_head is one of its own, as it is always there."""
     trtc.convert(models.checkpoint(name), tmp_path / "ranks")
-    expected = replace(open_checkpoint(tmp_path / "ranks").config, tie_word_embeddings=False)
-    found = open_checkpoint(edit(tmp_path / "ranks", drop("trtc"))).config
+    expected = replace(models.opened(tmp_path / "ranks").config, tie_word_embeddings=False)
+    found = models.opened(edit(tmp_path / "ranks", drop("trtc"))).config
     turns = replace(expected.rope, parameters=found.rope.parameters)
     assert found == replace(expected, rope=turns, attention_multiplier=found.attention_multiplier)
     assert found.attention_multiplier == pytest.approx(expected.attention_multiplier)
@@ -215,7 +215,7 @@ def test_an_lm_head_that_is_left_out_is_the_embedding(tmp_path: Path) -> None:
     save: Any = import_module("safetensors.torch").save_file
     save(tensors, file)
     edit(tmp_path / "ranks", drop("trtc"))
-    assert open_checkpoint(tmp_path / "ranks").config.tie_word_embeddings
+    assert models.opened(tmp_path / "ranks").config.tie_word_embeddings
 
 
 def test_the_embedding_under_its_first_name(tmp_path: Path) -> None:
@@ -232,10 +232,10 @@ def test_the_embedding_under_its_first_name(tmp_path: Path) -> None:
 def test_engines_of_tensorrt_llm(folder: Path, tmp_path: Path) -> None:
     """Their config.json is of an engine; where the checkpoint's files lie beside it, they serve."""
     config = json.loads((folder / "config.json").read_text())
-    expected = open_checkpoint(folder).config
+    expected = models.opened(folder).config
     document = {"version": "0.21.0", "pretrained_config": config, "build_config": {"max_batch_size": 8}}
     (folder / "config.json").write_text(json.dumps(document))
-    assert open_checkpoint(folder).config == expected
+    assert models.opened(folder).config == expected
     for engine in (document, {"builder_config": {"name": "llama", "precision": "float16"}, "plugin_config": {}}):
         (tmp_path / "config.json").write_text(json.dumps(engine))
         assert error_of(tmp_path) == (
