@@ -93,6 +93,15 @@ class MappedSource(Mapping[str, Array]):
         if hasattr(mmap, "MADV_DONTNEED") and first < entry.stop:
             self._map(entry.file).madvise(mmap.MADV_DONTNEED, first, entry.stop - first)
 
+    def place(self, array: Array) -> tuple[Path, int] | None:
+        """The file that these very bytes lie in, one after the other, and where; None for what was computed."""
+        if array.flags.c_contiguous:
+            for file, mapped in self._maps.items():
+                first = np.frombuffer(mapped, np.uint8).ctypes.data
+                if first <= array.ctypes.data < first + len(mapped):
+                    return file, array.ctypes.data - first
+        return None
+
     def _map(self, file: Path) -> mmap.mmap:
         if file not in self._maps:
             with file.open("rb") as handle:
