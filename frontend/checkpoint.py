@@ -15,6 +15,7 @@ from trtc.frontend.decoder import Limits, build_decoder
 from trtc.frontend.sources.mapped import MappedSource
 from trtc.frontend.sources.tar import Member
 from trtc.frontend.weights import Expression, Weights
+from trtc.ir.errors import nearest
 from trtc.ir.graph import Graph
 from trtc.ir.types import DType, bf16, f16, f32
 
@@ -123,6 +124,14 @@ class Format:
     sign: str
     finds: Callable[[Path], bool]
     open: Callable[[Path], Compilable]
+
+
+def dtype_of(checkpoint: Compilable, asked: str) -> str:
+    """The element type asked for, checked; the checkpoint's own where empty."""
+    dtype = asked or checkpoint.dtype
+    if dtype not in DTYPES:
+        raise TrtcError(f"dtype is {dtype}, but must be one of {', '.join(DTYPES)}", *nearest(dtype, DTYPES))
+    return dtype
 
 
 def holds(name: str) -> Callable[[Path], bool]:

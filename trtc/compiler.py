@@ -13,8 +13,7 @@ from trtc.backend.bundle import Progress, bundle, silent
 from trtc.backend.targets import Target
 from trtc.backend.targets import target as find_target
 from trtc.errors import TrtcError
-from trtc.frontend import DTYPES, Compilable, Limits, open_checkpoint
-from trtc.ir.errors import nearest
+from trtc.frontend import DTYPES, Compilable, Limits, dtype_of, open_checkpoint
 from trtc.ir.graph import Graph
 from trtc.passes import Pipeline
 from trtc.passes.pipeline import Observer
@@ -82,14 +81,6 @@ def read_model(
     dtype = dtype_of(checkpoint, dtype)
     limits = _limits(checkpoint, max_batch_size, max_input_len, max_seq_len)
     return Model(checkpoint, dtype, limits, checkpoint.graph(limits, DTYPES[dtype], all_logits=all_logits))
-
-
-def dtype_of(checkpoint: Compilable, asked: str) -> str:
-    """The element type asked for, checked; the checkpoint's own where empty."""
-    dtype = asked or checkpoint.dtype
-    if dtype not in DTYPES:
-        raise TrtcError(f"dtype is {dtype}, but must be one of {', '.join(DTYPES)}", *nearest(dtype, DTYPES))
-    return dtype
 
 
 def plan(

@@ -10,9 +10,8 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 
 from trtc.backend.bundle import Progress, silent
-from trtc.compiler import dtype_of
 from trtc.errors import TrtcError
-from trtc.frontend import DTYPES, Checkpoint, Limits, build_decoder, open_checkpoint
+from trtc.frontend import DTYPES, Checkpoint, Limits, build_decoder, dtype_of, open_checkpoint
 from trtc.frontend.config import DecoderConfig
 from trtc.frontend.sources.mapped import MappedSource
 from trtc.frontend.trtllm import Layout, Mapping, document, rank_tensors
