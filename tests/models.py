@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib import import_module
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 from published import THEIRS, republish
 
 from trtc.frontend import Checkpoint, open_checkpoint
@@ -131,6 +132,14 @@ CASES = {
 """Every feature of the family once at least: heads, biases, activations, rope scalings, head sizes, file layouts."""
 
 KNOWN = dict(CASES)   # and those of other families, once their module is imported
+
+def every(cases: Mapping[str, Case]) -> pytest.MarkDecorator:
+    """A test for each case. Those of one family run in one process, which imports and makes what they share."""
+    return pytest.mark.parametrize("case", [
+        pytest.param(case, id=name, marks=pytest.mark.xdist_group(name if case.model == "Llama" else case.model))
+        for name, case in cases.items()
+    ])   # fmt: skip
+
 
 _FOLDER = tempfile.TemporaryDirectory(prefix="trtc-models-")   # gone when the tests end
 LIMITS: dict[str, Any] = {"max_batch_size": 4, "max_input_len": 40, "max_seq_len": 48}

@@ -30,7 +30,7 @@ load: Any = import_module("safetensors.numpy").load_file
 for module in Path(__file__).parent.glob("*cases*.py"):
     import_module(module.stem)   # adds its cases to those that are known
 MODELS = Path(__file__).parents[2] / "shared/models"
-every_case = pytest.mark.parametrize("case", KNOWN.values(), ids=KNOWN.keys())
+every_case = models.every(KNOWN)
 
 
 def convert(source: Path, out: Path, **options: Any) -> Path:

@@ -26,7 +26,7 @@ from trtc.passes import Pipeline
 # As in test_llama.py: the oracle rounds the weights and computes in f32, as the engines do; only sums differ in order.
 CLOSE = 5e-5
 EVERY = {**FAMILY_CASES, **FAMILY_CASES_NEW, **FAMILY_CASES_MOE}
-every_case = pytest.mark.parametrize("case", EVERY.values(), ids=EVERY.keys())
+every_case = models.every(EVERY)
 
 
 def expected(case: Case, dtype: str) -> models.Floats:

@@ -20,7 +20,7 @@ from trtc.ir.types import evaluate
 # that nothing but the order of sums differs. A graph as imported rounds every result to its type, of 11 or 8 bits:
 # logits are near 1/2 and residuals near 1, so a few roundings in a row make 1e-2, and 8 times that in bf16.
 ENGINE, IMPORTED = 5e-5, {"float32": 5e-5, "float16": 2e-2, "bfloat16": 1.6e-1}
-every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+every_case = models.every(CASES)
 every_dtype = pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 
 
