@@ -21,21 +21,28 @@ FORMATS: dict[str, Format] = {
     "onnx": onnx.FORMAT,
 }
 """By name, in the order in which they are looked for."""
+SOURCES: dict[str, tuple[str, ...]] = {
+    "auto": tuple(FORMATS),
+    "hf": ("huggingface",),
+    "modelopt": ("trtllm", "huggingface"),   # exports in both forms
+    **{name: (name,) for name in FORMATS},
+}
+"""The formats that may be meant by a name."""
 
 
-def open_checkpoint(path: str | Path, form: str = "") -> Compilable:
+def open_checkpoint(path: str | Path, form: str = "auto") -> Compilable:
     """The checkpoint in a directory or a file; nothing of its tensors is read yet but the headers.
 
     Args:
-        form: one of FORMATS; found out where empty.
+        form: one of SOURCES; which of the formats that it may mean is found out.
     Errors:
         TrtcError: nothing there, no config, an unknown architecture, a key or a file that is missing or wrong.
     """
-    place, every = Path(path), list(FORMATS.values())
-    if form and form not in FORMATS:
-        raise TrtcError(f"source is {form}, but must be one of {', '.join(FORMATS)}", *nearest(form, FORMATS))
-    found = FORMATS[form] if form else next((one for one in every if one.finds(place)), None)
+    if form not in SOURCES:
+        raise TrtcError(f"source is {form}, but must be one of {', '.join(SOURCES)}", *nearest(form, SOURCES))
+    place, meant = Path(path), [FORMATS[name] for name in SOURCES[form]]
+    found = meant[0] if len(meant) == 1 else next((one for one in meant if one.finds(place)), None)
     if found is None and not place.is_dir():
-        signs = " or ".join(dict.fromkeys(one.sign for one in every))
+        signs = " or ".join(dict.fromkeys(one.sign for one in meant))
         raise TrtcError(f"{path} is no directory", f"help: give the directory that holds {signs}, and the weights")
     return (found or huggingface.FORMAT).open(place)

@@ -61,6 +61,8 @@ def _files(path: Path) -> tuple[Path, list[str]]:
     """The folder, and the names of a model's files."""
     folder, every = (path, sorted(f.name for f in path.glob("*.gguf"))) if path.is_dir() else (path.parent, [path.name])
     models = sorted({(found[1], found[3]) if (found := PART.fullmatch(name)) else (name, "") for name in every})
+    if not models:
+        raise TrtcError(f"{path} holds no *.gguf", "help: name the .gguf file itself")
     if len(models) > 1:
         note = f"help: give one file of {', '.join(every[:4])}{', ...' * (len(every) > 4)}"
         raise TrtcError(f"{path} holds {len(models)} models of GGUF, but must hold one", note)

@@ -22,7 +22,7 @@ import trtc
 from trtc import converter, work_folder
 from trtc.compiler import read_model
 from trtc.errors import TrtcError
-from trtc.frontend import FORMATS
+from trtc.frontend import SOURCES
 from trtc.frontend.trtllm import writer
 from trtc.ir.materialize import materialize
 
@@ -364,7 +364,7 @@ def test_a_disk_that_fills_up_can_be_gone_on_from(
             "dtype is float61, but must be one of float32, float16, bfloat16\n  = help: did you mean `float16`?"
         )),
         ({"source": "huggingfac"}, (
-            f"source is huggingfac, but must be one of {', '.join(FORMATS)}\n  = help: did you mean `huggingface`?"
+            f"source is huggingfac, but must be one of {', '.join(SOURCES)}\n  = help: did you mean `huggingface`?"
         )),
     ],
 )   # fmt: skip

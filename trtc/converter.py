@@ -55,7 +55,7 @@ def convert(
     tp_size: int = 1,
     pp_size: int = 1,
     workers: int = 2,
-    source: str = "",
+    source: str = "auto",
     resume: bool = False,
     use_parallel_embedding: bool = False,
     embedding_sharding_dim: int = 0,
@@ -70,7 +70,7 @@ def convert(
         tp_size: ranks that divide each tensor.
         pp_size: stages that divide the layers.
         workers: tensors that are worked on at a time.
-        source: the form of the checkpoint; found out where empty.
+        source: the form of the checkpoint; found out with auto.
         resume: go on with what an interrupted call left: what lies there is compared, and written where it differs.
         use_parallel_embedding: divide the embedding, too: its vocabulary, or its hidden size where
             ``embedding_sharding_dim`` is 1.

@@ -1,7 +1,7 @@
 """Quantised checkpoints: what makes plain weights of their tensors, by ``quant_method``."""
 
 from trtc.frontend.quantized import awq, compressed, fp8, gptq, modelopt
-from trtc.frontend.quantized.base import METHODS, Stored, dequantized
+from trtc.frontend.quantized.base import METHODS, Dequantize, Stored, dequantized, made_plain
 
 METHODS.update(
     {
@@ -14,4 +14,4 @@ METHODS.update(
     }
 )
 
-__all__ = ["METHODS", "Stored", "dequantized"]
+__all__ = ["METHODS", "Dequantize", "Stored", "dequantized", "made_plain"]

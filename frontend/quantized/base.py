@@ -40,9 +40,9 @@ class Stored:
         """The tensor of a name, such as ``qweight``, of a shape; an error where it is another."""
         return self.fetch(f"{self.stem}.{name}", *shape, of=of)
 
-    def wrong(self, name: str, want: str) -> TrtcError:
+    def wrong(self, name: str, want: str, *notes: str) -> TrtcError:
         key = f"{self.stem}.{name}"
-        return TrtcError(f"tensor {key} is {self.source.type(key)}, but must be {want}")
+        return TrtcError(f"tensor {key} is {self.source.type(key)}, but must be {want}", *notes)
 
 
 Dequantize = Callable[[Stored, int, int], Value | None]
@@ -60,7 +60,11 @@ def dequantized(plain: Expression, keys: Keys, source: Source) -> Expression:
         plain: over the tensors of a checkpoint that is not quantised.
         keys: of the quantization_config.
     """
-    dequantize = METHODS[keys.choice("quant_method", tuple(METHODS))](keys)
+    return made_plain(plain, METHODS[keys.choice("quant_method", tuple(METHODS))](keys), source)
+
+
+def made_plain(plain: Expression, dequantize: Dequantize, source: Source) -> Expression:
+    """The same weights by role, where ``dequantize`` makes the matrices."""
 
     def expression(role: str, shape: tuple[int, ...], fetch: Fetch) -> Value:
         def fetch_plain(key: str, *sizes: int) -> Value:

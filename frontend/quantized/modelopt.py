@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from trtc.frontend.config import Keys
 from trtc.frontend.quantized.base import Dequantize, Stored, scaled, wide
-from trtc.frontend.quantized.scales import PER_SCALE, by_scale, floats_of_4_bits, matrix, times_columns
+from trtc.frontend.quantized.scales import PER_SCALE, by_scale, floats_of_4_bits, matrix, pairs_of_rows, times_columns
 from trtc.ir.op import Value
-from trtc.ir.ops import Mul, Reshape, Transpose, Unpack
+from trtc.ir.ops import Mul
 from trtc.ir.types import f8e4m3, u8
 
 ALGORITHMS = (
@@ -45,9 +45,4 @@ def _nvfp4(stored: Stored, rows: int, columns: int) -> Value:
 
 
 def _awq(stored: Stored, rows: int, columns: int) -> Value:
-    """Signed numbers of 4 bits, two rows a byte, the even ones in the low halves."""
-    if rows % 2:
-        raise stored.wrong("weight", f"of an even number of rows in all, not {rows}")
-    pairs = Reshape(Unpack(stored("weight", rows // 2, columns, of=(u8,)), 4, signed=True), (rows // 2, columns, 2))
-    q = Reshape(Transpose(pairs, (0, 2, 1)), (rows, columns))
-    return scaled(q, matrix(stored, "weight_scale", rows, columns))
+    return scaled(pairs_of_rows(stored, "weight", rows, columns), matrix(stored, "weight_scale", rows, columns))

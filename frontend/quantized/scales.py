@@ -5,7 +5,7 @@ from __future__ import annotations
 from trtc.frontend.quantized.base import Block, Stored, blocks_of, scaled, wide
 from trtc.frontend.weights import PLAIN
 from trtc.ir.op import Value
-from trtc.ir.ops import Cast, Constant, Gather, Mul, Reshape, Unpack
+from trtc.ir.ops import Cast, Constant, Gather, Mul, Reshape, Transpose, Unpack
 from trtc.ir.types import DType, f8e4m3, f32, i8, u8
 
 E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
@@ -44,6 +44,15 @@ def floats_of_4_bits(stored: Stored, name: str, rows: int, columns: int) -> Valu
         raise stored.wrong(name, f"of a multiple of {PER_SCALE} columns in all, not {columns}")
     fields = Unpack(stored(name, rows, columns // 2, of=(u8,)), 4)
     return Gather(Constant(E2M1, f32[len(E2M1),]), Cast(fields, i8))
+
+
+def pairs_of_rows(stored: Stored, name: str, rows: int, columns: int) -> Value:
+    """Signed integers of 4 bits, the even rows in the low halves of bytes: i8[rows, columns] of [rows / 2, columns]."""
+    if rows % 2:
+        raise stored.wrong(name, f"of an even number of rows in all, not {rows}")
+    packed = stored(name, rows // 2, columns, of=(u8, i8))
+    pairs = Reshape(Unpack(packed, 4, signed=True), (rows // 2, columns, 2))
+    return Reshape(Transpose(pairs, (0, 2, 1)), (rows, columns))
 
 
 def times_columns(weight: Value, stored: Stored, name: str, columns: int) -> Value:

@@ -10,11 +10,12 @@ from trtc.frontend.checkpoint import Checkpoint, Format, read_generation, read_j
 from trtc.frontend.config import DecoderConfig, Keys
 from trtc.frontend.families import family_of
 from trtc.frontend.layers import ACTIVATIONS
+from trtc.frontend.quantized import made_plain
 from trtc.frontend.sources.safetensors import SafetensorsSource
+from trtc.frontend.trtllm.dequantize import dequantizer
 from trtc.frontend.trtllm.document import STANDARD, VERSION
 from trtc.frontend.trtllm.fields import read
 from trtc.frontend.trtllm.layout import HEAD, Layout, Mapping
-from trtc.frontend.trtllm.quantization import read_quantization
 from trtc.frontend.trtllm.ranks import RankWeights
 from trtc.frontend.trtllm.schema import check
 from trtc.frontend.trtllm.translate import huggingface_keys
@@ -38,13 +39,15 @@ def open_trtllm(folder: Path) -> Checkpoint:
     raw = _document(folder)
     check(raw, CONFIG)
     keys = Keys(raw, CONFIG)
-    _refuse_quantised(keys)
+    dequantize = dequantizer(keys)
     mapping = read_mapping(keys)
     source = SafetensorsSource(folder, _files(folder, mapping), apart=True)
     config = read_config(keys, has_head=f"rank{mapping.world - mapping.tp}/{HEAD}.weight" in source.entries)
     if config.num_hidden_layers < mapping.pp:
         raise keys.wrong("num_hidden_layers", config.num_hidden_layers, f"at least mapping.pp_size, {mapping.pp}")
     weights = RankWeights(Layout(config, mapping), source.entries)
+    if dequantize:
+        weights = made_plain(weights, dequantize, source)
     return Checkpoint(folder, "trtllm", raw, config, source, weights, lambda: read_generation(folder, raw))
 
 
@@ -61,15 +64,6 @@ def _document(folder: Path) -> dict[str, Any]:
         return cast("dict[str, Any]", inner)
     note = "help: give the checkpoint that it was built from, or convert the model again: trtc convert MODEL_DIR -o DIR"
     raise TrtcError(f"{folder} holds an engine of TensorRT-LLM, but must hold a checkpoint", note)
-
-
-def _refuse_quantised(keys: Keys) -> None:
-    quantization = read_quantization(keys.section("quantization"))
-    for key in ("quant_algo", "kv_cache_quant_algo"):
-        if algo := getattr(quantization, key):
-            note = "help: convert the model without quantization"
-            want = "null: quantised checkpoints cannot be read yet"
-            raise TrtcError(f"{CONFIG}: quantization.{key} is {algo}, but must be {want}", note)
 
 
 def read_mapping(keys: Keys) -> Mapping:

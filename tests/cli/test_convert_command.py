@@ -9,7 +9,7 @@ import models
 import pytest
 from commandline import MODEL, Trtc
 
-from trtc.frontend import FORMATS
+from trtc.frontend import SOURCES
 
 
 def test_a_checkpoint_is_converted_and_compiled(trtc_: Trtc, tmp_path: Path) -> None:
@@ -29,6 +29,8 @@ def test_a_checkpoint_is_converted_and_compiled(trtc_: Trtc, tmp_path: Path) -> 
         "--model_dir SRC --output_dir OUT --world_size 4 --pp_size 2 --dtype auto --load_model_on_cpu",
         "--model-dir SRC --output-dir OUT --world-size 4 --tp-size 2 --pp-size 2 --load_by_shard --source hf",
         "SRC -o OUT --tp-size 2 --pp-size 2 --source huggingface",
+        "SRC -o OUT --tp-size 2 --pp-size 2 --source modelopt",
+        "SRC -o OUT --tp-size 2 --pp-size 2 --source auto",
     ],
 )
 def test_the_spellings_of_before(flags: str, trtc_: Trtc, tmp_path: Path) -> None:
@@ -48,7 +50,7 @@ def test_the_spellings_of_before(flags: str, trtc_: Trtc, tmp_path: Path) -> Non
         ("SRC -o OUT --world_size 3 --pp_size 2", "world_size is 3, but must be a multiple of pp_size, 2"),
         ("SRC -o OUT --tp-size 0", "tp_size is 0, but must be at least 1"),
         ("SRC -o OUT --source metta", (
-            f"source is metta, but must be one of {', '.join(FORMATS)}\n  = help: did you mean `meta`?"
+            f"source is metta, but must be one of {', '.join(SOURCES)}\n  = help: did you mean `meta`?"
         )),
     ],
 )   # fmt: skip
@@ -57,6 +59,40 @@ def test_mistakes(flags: str, message: str, trtc_: Trtc, tmp_path: Path) -> None
     code, printed, said = trtc_("convert", *(places.get(word, word) for word in flags.split()))
     assert (code, printed, said) == (2, "", f"error: {message}\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_modelopt_is_both_of_its_forms(trtc_: Trtc, tmp_path: Path) -> None:
+    trtc_("convert", models.checkpoint("mha"), "-o", tmp_path / "ranks", "--tp-size", 2)
+    code, _, said = trtc_("convert", tmp_path / "ranks", "-o", tmp_path / "again", "--source", "modelopt")
+    assert code == 0 and said.startswith(f"checkpoint: {tmp_path / 'again'}, 1 x float32, ")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("hf", "config.json is missing from SRC"),
+        ("huggingface", "config.json is missing from SRC"),
+        ("meta", "params.json is missing from SRC"),
+        ("nemo", "SRC holds no model_weights.ckpt\n  = help: fetch the weights, too"),
+        ("deepspeed", "config.json is missing from SRC"),
+        ("jax", "config.json is missing from SRC"),
+        ("gguf", "SRC holds no *.gguf\n  = help: name the .gguf file itself"),
+        ("modelopt", "config.json is missing from SRC"),
+        ("trtllm", "config.json is missing from SRC"),
+    ],
+)
+def test_the_form_that_is_named_is_the_one_that_is_looked_for(
+    source: str, message: str, trtc_: Trtc, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    code, printed, said = trtc_("convert", tmp_path / "empty", "-o", tmp_path / "ranks", "--source", source)
+    assert (code, printed, said) == (2, "", f"error: {message}\n".replace("SRC", str(tmp_path / "empty")))
+
+
+def test_a_place_without_what_the_named_form_has(trtc_: Trtc, tmp_path: Path) -> None:
+    _, _, said = trtc_("convert", tmp_path / "no", "-o", tmp_path / "ranks", "--source", "modelopt")
+    note = "help: give the directory that holds config.json, and the weights"
+    assert said == f"error: {tmp_path / 'no'} is no directory\n  = {note}\n"
 
 
 def test_what_json_says(trtc_: Trtc, tmp_path: Path) -> None:

@@ -12,12 +12,13 @@ from trtc.cli import _options as options
 from trtc.cli._shared import progress, say
 from trtc.errors import TrtcError
 
+NAMES = "auto, hf, meta, nemo, deepspeed, jax, gguf, modelopt or trtllm"
 Source = Annotated[Path | None, typer.Argument(metavar="SRC", help="The checkpoint, of any form that trtc reads.")]
 Out = Annotated[Path | None, typer.Option("--output", "-o", metavar="CKPT", help="Where the new checkpoint goes.")]
 Ranks = Annotated[int | None, typer.Option(metavar="N", help="Ranks that divide each tensor; by default 1.")]
 Stages = Annotated[int, typer.Option(metavar="N", help="Pipeline stages, which divide the layers.")]
 Workers = Annotated[int, typer.Option(metavar="N", min=1, help="Tensors that are worked on at a time.")]
-Form = Annotated[str, typer.Option("--source", metavar="FORM", help="The form of SRC; found out with auto.")]
+Form = Annotated[str, typer.Option("--source", metavar="FORM", help=f"The form of SRC: {NAMES}.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with what an interrupted call left.")]
 Parallel = Annotated[bool, typer.Option("--use-parallel-embedding", help="Divide the embedding among ranks, too.")]
 Dim = Annotated[int, typer.Option(metavar="0|1", help="Of the embedding: 0 the vocabulary, 1 the hidden size.")]
@@ -27,7 +28,6 @@ MetaDir = Annotated[Path | None, typer.Option("--meta-ckpt-dir", hidden=True)]
 OutputDir = Annotated[Path | None, typer.Option("--output-dir", hidden=True)]
 WorldSize = Annotated[int | None, typer.Option("--world-size", hidden=True)]
 OnCPU = Annotated[bool, typer.Option("--load-model-on-cpu", "--load-by-shard", hidden=True)]   # as it always is
-FORMS = {"auto": "", "hf": "huggingface"}
 
 
 def convert(
@@ -55,7 +55,7 @@ def convert(
     with progress() as report:
         done = convert(
             path, out, dtype="" if dtype == "auto" else dtype, tp_size=_ranks(tp_size, pp_size, world_size),
-            pp_size=pp_size, workers=workers, source=FORMS.get(source, source), resume=resume, progress=report,
+            pp_size=pp_size, workers=workers, source=source, resume=resume, progress=report,
             use_parallel_embedding=use_parallel_embedding, embedding_sharding_dim=embedding_sharding_dim,
         )   # fmt: skip
     seconds, kept = time.perf_counter() - start, f" ({done.kept:,} of them were there)" if resume else ""

@@ -121,14 +121,6 @@ def rename(old: str, new: str) -> Change:
             "mapping.moe_ep_size is 2, but must be 1: experts that are spread over ranks whole cannot be read yet"
         )),
         (put("num_key_value_heads", 3), "num_key_value_heads is 3, but must be a divisor of num_attention_heads, 4"),
-        (put("quantization.quant_algo", "W4A16_AWQ"), (
-            "quantization.quant_algo is W4A16_AWQ, but must be null: quantised checkpoints cannot be read yet\n"
-            "  = help: convert the model without quantization"
-        )),
-        (put("quantization.fp8_kv_cache", True), (
-            "quantization.kv_cache_quant_algo is FP8, but must be null: quantised checkpoints cannot be read yet\n"
-            "  = help: convert the model without quantization"
-        )),
         (put("trtc.version", 2), "trtc.version is 2, but must be at most 1\n  = help: upgrade trtc"),
         (put("trtc.decoder.normm", "rms"), "trtc.decoder.normm is unknown\n  = help: did you mean `norm`?"),
         (put("trtc.decoder.norm", "rmz"), (
