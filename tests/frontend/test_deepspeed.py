@@ -23,6 +23,7 @@ from typing import Any
 import models
 import numpy as np
 import pytest
+from fuzz import cases
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from models import LIMITS, Case
@@ -322,7 +323,7 @@ def test_classes_that_are_passed_over_are_never_imported(run: Path, tmp_path: Pa
     subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, check=True)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=cases(300), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.filterwarnings("ignore:invalid escape sequence")   # of a text that pickletools decodes
 @given(st.data())
 def test_any_damage_is_refused_or_harmless(made_by_deepspeed: Path, tmp_path: Path, data: st.DataObject) -> None:

@@ -13,6 +13,7 @@ import gguf_files
 import models
 import numpy as np
 import pytest
+from fuzz import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import LIMITS, Case
@@ -269,7 +270,7 @@ numbers = st.sampled_from([0, 1, 2, 3, 7, 8, 9, 12, 31, 255, 1 << 31, (1 << 63) 
 changes = st.lists(st.tuples(st.integers(0, HEADER), st.sampled_from("BIQ"), numbers), min_size=1, max_size=4)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=cases(1000), deadline=None)
 @given(changes, st.integers(0, len(GOOD)) | st.just(len(GOOD)))
 def test_any_file_is_taken_or_refused(changed: list[tuple[int, str, int]], size: int) -> None:
     content = bytearray(GOOD)
@@ -292,7 +293,7 @@ anything = st.booleans() | st.integers(-2, 100) | st.integers(-(1 << 31), (1 << 
 )
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=cases(600), deadline=None)
 @given(st.dictionaries(keys, st.none() | anything, max_size=3))
 def test_any_metadata_is_taken_or_refused(changed: dict[str, Any]) -> None:
     FUZZED.write_bytes(serialized(**{key.replace(".", "__"): value for key, value in changed.items()}))

@@ -8,6 +8,7 @@ from typing import Any
 import models
 import pytest
 from family_cases import FAMILY_CASES
+from fuzz import cases
 from gpt_cases import GPT_CASES
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -157,7 +158,7 @@ ODD: tuple[Any, ...] = (
 )   # fmt: skip
 
 
-@settings(max_examples=150, deadline=None, derandomize=True, database=None)
+@settings(max_examples=cases(150), deadline=None, derandomize=True, database=None)
 @given(st.sampled_from(GPT_CASES), st.data())
 def test_mutated_configs_end_in_an_error_of_ours_or_a_graph(case: models.Case, data: st.DataObject) -> None:
     assert case.name in FAMILY_CASES

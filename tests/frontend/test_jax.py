@@ -15,6 +15,7 @@ from typing import Any, cast
 import models
 import numpy as np
 import pytest
+from fuzz import cases
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from models import LIMITS, Case
@@ -281,7 +282,7 @@ def test_pointers_and_element_types_of_no_weights(tmp_path: Path) -> None:
     assert str(error.value) == f"error: {tmp_path}/b.msgpack cannot be read: No such file or directory"
 
 
-quick = settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quick = settings(max_examples=cases(500), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def harmless(file: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import models
 import numpy as np
 import pytest
+from fuzz import cases
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from models import LIMITS, Case
@@ -246,7 +247,7 @@ def test_a_folder_of_both_forms_is_of_hugging_face(tmp_path: Path) -> None:
 anything = st.none() | st.booleans() | st.integers(-2, 200) | st.integers() | st.floats() | st.text(max_size=3)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=cases(200), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(st.sampled_from([
     "dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "multiple_of", "ffn_dim_multiplier", "norm_eps",
     "rope_theta", "use_scaled_rope", "max_seq_len",

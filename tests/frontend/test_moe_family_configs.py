@@ -9,6 +9,7 @@ import models
 import pytest
 from family_cases_moe import FAMILY_CASES_MOE
 from family_cases_new import FAMILY_CASES_NEW
+from fuzz import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -175,7 +176,7 @@ ODD: tuple[Any, ...] = (
 EVERY = FAMILY_CASES_NEW | FAMILY_CASES_MOE
 
 
-@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@settings(max_examples=cases(200), deadline=None, derandomize=True, database=None)
 @given(st.sampled_from(sorted(EVERY)), st.data())
 def test_mutated_configs_end_in_an_error_of_ours_or_a_graph(name: str, data: st.DataObject) -> None:
     file = models.checkpoint(name) / "config.json"

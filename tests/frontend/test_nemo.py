@@ -15,6 +15,7 @@ from typing import Any
 import models
 import numpy as np
 import pytest
+from fuzz import cases
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from models import LIMITS, Case
@@ -536,7 +537,7 @@ def test_archives_that_are_none(tmp_path: Path, change: Callable[[bytes], bytes]
     assert str(error.value) == f"{NOT}{message}{AGAIN}"
 
 
-quick = settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quick = settings(max_examples=cases(500), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @quick
@@ -561,7 +562,7 @@ def test_any_damage_to_an_archive_is_refused_or_harmless(tmp_path: Path, data: s
 words = st.none() | st.booleans() | st.integers(-2, 200) | st.integers() | st.floats() | st.text(max_size=3)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=cases(150), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(st.sampled_from([
     "hidden_size", "num_layers", "num_attention_heads", "num_query_groups", "kv_channels", "ffn_hidden_size", "bias",
     "rotary_percentage", "rotary_base", "layernorm_epsilon", "activation", "normalization", "tokenizer", "window_size",

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fuzz import cases
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sources import damaged, same_weights
@@ -120,7 +121,7 @@ def test_tensorstore_is_named_where_it_is_missing(made: Path, monkeypatch: pytes
     )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=cases(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_any_damage_is_refused_or_harmless(own: Path, data: st.DataObject) -> None:
     files = sorted(f for form in ("plain", "zarr3") for f in (own / form / "model").rglob("*") if f.is_file())

@@ -12,6 +12,7 @@ import models
 import numpy as np
 import pytest
 from family_cases_moe import FAMILY_CASES_MOE
+from fuzz import cases
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from models import LIMITS, Case
@@ -269,7 +270,7 @@ def test_any_config_and_tensors_are_taken_or_refused(name: str, plain: Path, tmp
     quantise(SCHEMES[name], plain, folder)
     good = {name: (folder / name).read_bytes() for name in ("config.json", "model.safetensors")}
 
-    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=cases(60), deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(
         st.dictionaries(st.sampled_from(CONFIG), anything, max_size=3),
         st.dictionaries(st.sampled_from(TENSORS), st.just(ABSENT) | changed, max_size=3),

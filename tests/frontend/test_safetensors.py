@@ -11,6 +11,7 @@ from typing import Any, cast
 import ml_dtypes
 import numpy as np
 import pytest
+from fuzz import cases
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -190,7 +191,7 @@ def test_data_that_is_not_aligned(tmp_path: Path, padding: int) -> None:
     np.testing.assert_array_equal(source["x"] + 0, [1.5, -2])
 
 
-quick = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quick = settings(max_examples=cases(200), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6)
 values = st.recursive(scalars, lambda v: st.lists(v, max_size=3) | st.dictionaries(st.text(max_size=5), v, max_size=3))
 small = st.integers(-2, 40) | st.integers()

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fuzz import cases
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sources import damaged
@@ -261,7 +262,7 @@ def test_what_is_no_archive(tmp_path: Path) -> None:
     assert error_of(file) == f"a.pt is no zip archive, but torch.save writes one{AGAIN}{OLD}"
 
 
-quick = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quick = settings(max_examples=cases(300), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def harmless(file: Path) -> None:

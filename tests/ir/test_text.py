@@ -7,6 +7,7 @@ import time
 from random import Random
 
 import pytest
+from fuzz import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import graphs
@@ -132,7 +133,7 @@ PIECES = (
 )   # fmt: skip
 
 
-@settings(max_examples=3000)
+@settings(max_examples=cases(3000))
 @given(st.integers(0, 2**64))
 def test_mangled_text_fails_with_an_error_of_ours(seed: int) -> None:
     random, text = Random(seed), SAMPLE

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_onnx
+from fuzz import cases
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_onnx import WORDS, weights
@@ -133,7 +134,7 @@ def test_what_is_no_model(tmp_path: Path) -> None:
     assert error_of(file) == f"a.onnx: tensor wte has 352 bytes, but is FLOAT [12, 8]{AGAIN}"
 
 
-quick = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quick = settings(max_examples=cases(150), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 CONTENT = tiny_onnx.model().SerializeToString()
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import models
 import pytest
+from fuzz import cases
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -310,7 +311,7 @@ def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return folder, json.loads((folder / "config.json").read_text())
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=cases(150), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_change_is_refused_or_harmless(written: tuple[Path, dict[str, Any]], data: st.DataObject) -> None:
     folder, config = written
