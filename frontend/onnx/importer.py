@@ -41,6 +41,7 @@ def read_model(skeleton: bytes, file: str) -> Any:
     log.severity = log.CRITICAL
     try:
         model = onnx.ModelProto.FromString(skeleton)
+        check_text(model)
         if model.functions:
             model = import_module("onnx.inliner").inline_local_functions(model)
         graph = surgeon.import_onnx(model)
@@ -48,6 +49,18 @@ def read_model(skeleton: bytes, file: str) -> Any:
     except Exception as error:   # theirs share no base
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise TrtcError(f"{file} is no ONNX model: {reason[0]:.200}", AGAIN) from None
+
+
+def check_text(message: Any) -> None:
+    """Raise a ValueError where a string is no UTF-8, which protobuf gives as bytes."""
+    for field, value in message.ListFields():
+        inner = field.type == field.TYPE_MESSAGE
+        if inner or field.type == field.TYPE_STRING:
+            for part in [value] if isinstance(value, (str, bytes)) or hasattr(value, "ListFields") else value:
+                if inner:
+                    check_text(part)
+                elif isinstance(part, bytes):
+                    raise ValueError(f"{field.name} is {part!r:.60}, but must be UTF-8")
 
 
 class Importer:

@@ -108,6 +108,7 @@ def test_an_interrupted_build_stops_and_leaves_nothing(
     act: Callable[[], None], kind: type[BaseException], tmp_path: Path
 ) -> None:
     told: list[int] = []
+    handler = signal.getsignal(signal.SIGINT)
 
     def progress(phase: str, done: int, total: int) -> None:
         if phase == "build":
@@ -120,7 +121,7 @@ def test_an_interrupted_build_stops_and_leaves_nothing(
         build_plan(made.lowered, made.tensors, tmp_path / "engine", progress)
     assert list(tmp_path.iterdir()) == []
     assert told[-1] < 900   # it is 1000 where the build ends
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_what_the_disk_says_while_the_plan_leaves_is_not_swallowed(tmp_path: Path, few_bytes: None) -> None:

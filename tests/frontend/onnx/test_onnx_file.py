@@ -150,6 +150,19 @@ def test_any_damage_to_a_file_is_refused_or_harmless(tmp_path: Path, data: st.Da
     harmless(tmp_path / "a.onnx", bytes(made))
 
 
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    """protobuf gives strings that are no UTF-8 as bytes."""
+    model = tiny_onnx.model()
+    name = model.graph.output[-1].name.encode()
+    before, _, after = model.SerializeToString().rpartition(name)
+    file = tmp_path / "a.onnx"
+    file.write_bytes(before + b"\xff" * len(name) + after)
+    with pytest.raises(TrtcError) as error:
+        open_checkpoint(file)
+    shown = repr(b"\xff" * len(name))[:60]
+    assert str(error.value) == f"error: a.onnx is no ONNX model: name is {shown}, but must be UTF-8{AGAIN}"
+
+
 def harmless(file: Path, content: bytes) -> None:
     """Refused, or tensors within the file and a graph that verifies."""
     file.write_bytes(content)
