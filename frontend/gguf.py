@@ -20,7 +20,7 @@ from trtc.frontend.families import family_of
 from trtc.frontend.gguf_models import ARCHITECTURES, NEEDED, WITH_EXPERTS, Translation
 from trtc.frontend.meta import in_halves
 from trtc.frontend.quantized.ggml import DEQUANTIZE, Bytes
-from trtc.frontend.sources.gguf import BLOCKS, GgufSource, read_header
+from trtc.frontend.sources.gguf import BLOCKS, GgufSource
 from trtc.frontend.weights import PLAIN, Expression, Fetch, named
 from trtc.ir.errors import nearest
 from trtc.ir.op import Value
@@ -43,8 +43,8 @@ def is_gguf(path: Path) -> bool:
 def open_gguf(path: Path) -> Checkpoint:
     """The checkpoint of a GGUF file, of the first of several, or of a folder that holds one model of them."""
     folder, files = _files(path)
-    metadata, source = read_header(folder / files[0]).metadata, GgufSource(folder, files)
-    keys = Keys(metadata, files[0])
+    source = GgufSource(folder, files)
+    keys = Keys(source.metadata, files[0])
     form = _translation(keys)
     raw = _config(keys, form, source)
     family = family_of(form.architecture, files[0])

@@ -92,7 +92,7 @@ def open_onnx(path: Path) -> OnnxCheckpoint:
     folder = next((home for home in homes if tokenizer_files(home)), file.parent)
     config = folder / "config.json"
     raw = read_json(config) if config.is_file() else {}
-    source = OnnxSource(file.parent, [file.name])
+    source = OnnxSource(file)
     model = imported(file, source)
     return OnnxCheckpoint(folder, raw, _facts(model, raw, file), source, model)
 

@@ -9,7 +9,7 @@ from trtc.frontend.decoder import Limits
 from trtc.frontend.onnx.importer import Importer, read_model
 from trtc.frontend.onnx.interface import B, S
 from trtc.frontend.onnx.ragged import Ragged, last_token
-from trtc.frontend.sources.onnx_file import OnnxSource, read_onnx
+from trtc.frontend.sources.onnx_file import OnnxSource
 from trtc.ir.errors import IRError
 from trtc.ir.graph import Graph
 from trtc.ir.op import Op, at
@@ -27,7 +27,7 @@ def imported(file: Path, source: OnnxSource) -> Graph:
 
     Inputs and outputs have trtc's names; every token is visible to what `attention_mask` was for.
     """
-    importer = Importer(read_model(read_onnx(file).skeleton, file.name), source, file.name)
+    importer = Importer(read_model(source.skeleton, file.name), source, file.name)
     graph = importer.graph({"B": (1, LARGEST), "S": (1, LARGEST), "P": (0, LARGEST)})
     try:
         return TIDY.run(graph)

@@ -57,16 +57,13 @@ class FlaxSource(MappedSource):
     dtypes = DTYPES
 
     def __init__(self, folder: Path, files: list[str], homes: Mapping[str, str] | None = None) -> None:
-        super().__init__(folder, [], homes)
-        self.files: list[str] = files
         self.pieces: dict[str, Pieces] = {}
-        for kept in (read_flax(folder / name) for name in files):
-            self.entries |= kept.entries
-            self.pieces |= kept.pieces
+        super().__init__(folder, files, homes)
 
-    @staticmethod
-    def read(file: Path) -> dict[str, Entry]:
-        return read_flax(file).entries
+    def read(self, file: Path) -> dict[str, Entry]:
+        kept = read_flax(file)
+        self.pieces |= kept.pieces
+        return kept.entries
 
 
 def read_flax(file: Path) -> Kept:

@@ -49,13 +49,22 @@ class Header:
 
 
 class GgufSource(MappedSource):
-    """The tensors of some GGUF files by key; those in blocks are u8[..., blocks, bytes of a block]."""
+    """The tensors of some GGUF files by key; those in blocks are u8[..., blocks, bytes of a block].
+
+    ``metadata`` is what the first file says besides.
+    """
 
     dtypes = dict(PLAIN.values()) | {name: u8 for name, _, _ in BLOCKS.values()}
 
-    @staticmethod
-    def read(file: Path) -> dict[str, Entry]:
-        return read_header(file).entries
+    def __init__(self, folder: Path, files: list[str]) -> None:
+        self.metadata: dict[str, Any] = {}
+        super().__init__(folder, files)
+
+    def read(self, file: Path) -> dict[str, Entry]:
+        header = read_header(file)
+        if file.name == self.files[0]:
+            self.metadata = header.metadata
+        return header.entries
 
 
 def read_header(file: Path) -> Header:

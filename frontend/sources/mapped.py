@@ -60,9 +60,8 @@ class MappedSource(Mapping[str, Array]):
             prefix = f"{Path(name).stem}/" if apart else ""
             self.entries.update((prefix + key, entry) for key, entry in self.read(folder / name).items())
 
-    @staticmethod
     @abstractmethod
-    def read(file: Path) -> dict[str, Entry]:
+    def read(self, file: Path) -> dict[str, Entry]:
         """The entries of one file, each within its length."""
 
     def type(self, key: str) -> TensorType:

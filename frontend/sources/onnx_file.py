@@ -44,13 +44,18 @@ class OnnxFile:
 
 
 class OnnxSource(MappedSource):
-    """The tensors of an ONNX file by name."""
+    """The tensors of an ONNX file by name, and the model without them: its ``skeleton``."""
 
     dtypes = DTYPES
 
-    @staticmethod
-    def read(file: Path) -> dict[str, Entry]:
-        return read_onnx(file).entries
+    def __init__(self, file: Path) -> None:
+        self.skeleton = b""
+        super().__init__(file.parent, [file.name])
+
+    def read(self, file: Path) -> dict[str, Entry]:
+        made = read_onnx(file)
+        self.skeleton = made.skeleton
+        return made.entries
 
 
 def read_onnx(file: Path) -> OnnxFile:

@@ -42,8 +42,7 @@ class OrbaxSource(MappedSource):
             self.entries["/".join(name)] = Entry(folder / METADATA, store.dtype.name, tuple(store.shape), 0, 0)
         self._check_size()
 
-    @staticmethod
-    def read(file: Path) -> dict[str, Entry]:
+    def read(self, file: Path) -> dict[str, Entry]:
         return OrbaxSource(file.parent).entries
 
     def __getitem__(self, key: str) -> Array:

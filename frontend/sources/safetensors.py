@@ -23,8 +23,7 @@ class SafetensorsSource(MappedSource):
 
     dtypes = DTYPES
 
-    @staticmethod
-    def read(file: Path) -> dict[str, Entry]:
+    def read(self, file: Path) -> dict[str, Entry]:
         return read_header(file)
 
 

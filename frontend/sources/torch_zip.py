@@ -57,8 +57,7 @@ class TorchSource(MappedSource):
 
     dtypes = DTYPES
 
-    @staticmethod
-    def read(file: Path) -> dict[str, Entry]:
+    def read(self, file: Path) -> dict[str, Entry]:
         value = read_torch(file)
         if not isinstance(value, dict):
             raise TrtcError(f"{file.name} holds a {type(value).__name__}, but must hold a dict of tensors")

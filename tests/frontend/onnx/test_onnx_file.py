@@ -26,7 +26,7 @@ AGAIN = "\n  = help: the file is cut short or is no ONNX model; fetch it again"
 
 
 def source_of(file: Path) -> OnnxSource:
-    return OnnxSource(file.parent, [file.name])
+    return OnnxSource(file)
 
 
 def error_of(file: Path) -> str:
