@@ -63,6 +63,7 @@ BACKENDS: Mapping[str, Backend] = {
     b.name: b
     for b in (
         Backend("onnx", "trtc.backend.onnx.build", "onnx", ("onnx",), ("onnxruntime",), needs_gpu=False),
+        Backend("tensorrt", "trtc.backend.tensorrt.build", "tensorrt", ("tensorrt",), None, needs_gpu=True),
         Backend(
             "tensorrt-rtx", "trtc.backend.tensorrt.build", "rtx", ("tensorrt_rtx_bindings", "tensorrt_rtx_libs"), None,
             needs_gpu=True,

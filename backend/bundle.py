@@ -160,15 +160,24 @@ def no_space(out: Path, needed: int, free: int) -> TrtcError:
 
 
 def signature(graph: Graph) -> dict[str, list[dict[str, Any]]]:
-    """A graph's inputs and outputs, as engine.json lists them; an output that updates an input is ``NAME.next``."""
+    """A graph's inputs and outputs, as engine.json lists them.
+
+    An output that updates the input X is ``X.next``, an alias of it; ``X.new`` are rows to append to X. An output of
+    the graph that is named ``X.next`` itself feeds X in the next step.
+    """
+    keys = {i.key for i in graph.inputs}
 
     def tensor(name: str, of: TensorType) -> dict[str, Any]:
         return {"name": name, "dtype": of.dtype.name, "shape": [_printed(s) for s in of.shape]}
 
-    outputs = [
-        tensor(f"{name}.next", v.type) | {"alias": name} if name in graph.aliases else tensor(name, v.type)
-        for name, v in graph.outputs.items()
-    ]
+    def output(name: str, of: TensorType) -> dict[str, Any]:
+        base, _, role = name.rpartition(".")
+        if name in keys:
+            return tensor(f"{name}.next", of) | {"alias": name}
+        said = {"new": {"appends": base}, "next": {"feeds": base}}.get(role, {}) if base in keys else {}
+        return tensor(name, of) | said
+
+    outputs = [output(name, v.type) for name, v in graph.outputs.items()]
     return {"inputs": [tensor(i.key, i.type) for i in graph.inputs], "outputs": outputs}
 
 

@@ -9,9 +9,10 @@ from dataclasses import MISSING, dataclass, field
 from dataclasses import fields as dataclass_fields
 from functools import cached_property
 from importlib import import_module
-from typing import Any, ClassVar, TypeAlias, cast, dataclass_transform, get_type_hints
+from typing import Any, ClassVar, TypeAlias, cast, get_type_hints
 
 import numpy.typing as npt
+from typing_extensions import dataclass_transform
 
 from trtc.ir import types
 from trtc.ir.errors import IRError, Source

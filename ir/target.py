@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from trtc.ir.errors import IRError, nearest
 from trtc.ir.op import Op
@@ -14,9 +14,22 @@ Condition: TypeAlias = Callable[[Any], "str | None"]
 """Why an op is not native, as the end of "because ..."; None where it is."""
 
 
+C = TypeVar("C", bound=Condition)
+
+
 def always(_: Op) -> str | None:
-    """The condition of an op that is native whatever its operands."""
+    """always"""
     return None
+
+
+def stated(words: str) -> Callable[[C], C]:
+    """State a condition in words, as the end of "native if ..."; they become its docstring."""
+
+    def give(condition: C) -> C:
+        condition.__doc__ = words
+        return condition
+
+    return give
 
 
 @dataclass(frozen=True)
@@ -29,7 +42,9 @@ class Target:
         summary: one line of help.
         native: for each kind of op that the back end can emit, the condition under which it does.
         plugins: rewrite rules to the target's own ops, for ``rewrite-plugins``, in stages.
+        prepare: passes that its runtime or its ops want first, as text.
         fixed: sizes that the target takes as numbers only; ``specialize`` gives them their greatest value first.
+        floats: the element types that a model may have; all where empty.
         widened: element types that the target computes in a wider one: weights stay as stored, the rest widens.
     """
 
@@ -38,7 +53,9 @@ class Target:
     summary: str
     native: Mapping[type[Op], Condition]
     plugins: tuple[tuple[Callable[..., Any], ...], ...] = ()
+    prepare: tuple[str, ...] = ()
     fixed: tuple[str, ...] = ()
+    floats: tuple[DType, ...] = ()
     widened: Mapping[DType, DType] = field(default_factory=dict[DType, DType])
 
     def refuses(self, op: Op) -> str | None:
@@ -54,15 +71,10 @@ class Target:
 TARGETS: dict[str, Callable[[str], Target]] = {}
 """By name, what makes the record of a version (the newest known for an empty one)."""
 
-UNAVAILABLE: dict[str, str] = {}
-"""Targets that are known but not in this release, each with what to take instead."""
-
 
 def target(text: str) -> Target:
     """The target that ``name`` or ``name:version`` states."""
     name, _, version = text.partition(":")
-    if name in UNAVAILABLE:
-        raise IRError(f"target {name} is not in this release", f"help: {UNAVAILABLE[name]}")
     if name not in TARGETS:
         known = nearest(name, TARGETS) or [f"help: one of {', '.join(TARGETS)}"]
         known = known if TARGETS else ["help: import trtc.backend.targets, which registers those of trtc"]

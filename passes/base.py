@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, ClassVar, dataclass_transform
+from typing import Any, ClassVar
+
+from typing_extensions import dataclass_transform
 
 from trtc.ir.graph import Graph
 

@@ -63,13 +63,16 @@ class Cache:
 class Tensor:
     """One input or output of the engine; a size is a number or a symbol of ``bounds``.
 
-    An output with an ``alias`` shares the buffer of the input so named.
+    An output with an ``alias`` shares the buffer of the input so named; one that ``appends`` holds rows that follow
+    those in the input so named; one that ``feeds`` is that input of the next step.
     """
 
     name: str
     dtype: str
     shape: tuple[int | str, ...]
     alias: str | None = None
+    appends: str | None = None
+    feeds: str | None = None
 
 
 @dataclass(frozen=True)
@@ -195,7 +198,7 @@ def _bundle(folder: Path, spec: dict[str, Any]) -> EngineBundle:
 
 def _rank(spec: dict[str, Any]) -> Rank:
     def tensor(entry: dict[str, Any]) -> Tensor:
-        return Tensor(entry["name"], entry["dtype"], tuple(entry["shape"]), entry.get("alias"))
+        return Tensor(**{**entry, "shape": tuple(entry["shape"])})
 
     return Rank(spec["rank"], spec["engine"], tuple(map(tensor, spec["inputs"])), tuple(map(tensor, spec["outputs"])))
 

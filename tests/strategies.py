@@ -31,7 +31,7 @@ PIPELINES = (
     "canonicalize", "cse", "fuse-attention", "fuse-rms-norm", "fuse-swiglu", "merge-projections",
     "fold-masks", "fuse-layer-norm",
     "widen{narrow=f16}", "widen{narrow=bf16}", "legalize{target=testing-primitives}", "rewrite-plugins{target=testing}",
-    "specialize{size=B value=2}",
+    "specialize{size=B value=2}", "choose-next{count=3}", "split-attention",
 )   # fmt: skip
 """Every pass, as a pipeline of it alone."""
 

@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from trtc.backend.bundle import Progress, bundle, silent
-from trtc.backend.tensorrt.bindings import logger, rtx
-from trtc.backend.tensorrt.build import build, emit_network
-from trtc.backend.tensorrt.diagnose import Diagnostics
+from trtc.backend.tensorrt.bindings import rtx
+from trtc.backend.tensorrt.build import begin, build, emit_network
 from trtc.backend.tensorrt.emit import Emitter
+from trtc.backend.tensorrt.target import tensorrt_rtx
 from trtc.ir import Graph
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -64,7 +64,7 @@ def build_plan(
 ) -> tuple[bytes, dict[str, Any]]:
     """The plan of a legal graph, written to a bundle at ``out``, and what engine.json says of it."""
     with bundle(out, 0) as writer:
-        said = build(graph, tensors, writer, "rank0", progress=progress, release=release)
+        said = build(graph, tensors, writer, "rank0", target=tensorrt_rtx(""), progress=progress, release=release)
         assert list(writer.files) == [said["engine"]] == ["rank0/model.plan"]
     return (out / said["engine"]).read_bytes(), said
 
@@ -77,11 +77,7 @@ def kernels(plan: bytes) -> set[str]:
 
 def emitted(graph: Graph, tensors: Mapping[str, Array]) -> tuple[Emitter, Any]:
     """The emitter with the network of a legal graph, and what must stay alive as long."""
-    trt = rtx()
-    builder, diagnostics = trt.Builder(logger(trt)), Diagnostics(trt)
-    builder.error_recorder = diagnostics.recorder
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    emit = Emitter(trt, network, diagnostics, graph)
+    builder, emit = begin(rtx(), graph)
     emit_network(emit, tensors)
     return emit, builder
 

@@ -104,10 +104,10 @@ def plan(
 
 
 def _pipeline(passes: str, to: Target, limits: Limits) -> Pipeline:
-    """The passes asked for, then what the target needs: its fixed sizes, its own kernels, legal ops."""
+    """The passes asked for, then what the target needs: what its runtime wants, fixed sizes, own kernels, legal ops."""
     greatest = {"B": limits.max_batch_size, "S": limits.max_input_len, "M": limits.max_seq_len}
     fixed = [f"specialize{{size={name} value={greatest[name]}}}" for name in to.fixed]
-    return Pipeline.parse(",".join(p for p in (passes, *fixed, f"lower{{target={to}}}") if p))
+    return Pipeline.parse(",".join(p for p in (passes, *to.prepare, *fixed, f"lower{{target={to}}}") if p))
 
 
 def _limits(checkpoint: Compilable, batch: int, inputs: int, tokens: int) -> Limits:
@@ -177,7 +177,7 @@ def build(made: Plan, out: str | Path, *, threads: int = 2, progress: Progress =
     with bundle(Path(out), made.stored_bytes) as writer:
         rank = build_rank(
             made.graph, checkpoint.source, writer, "rank0",
-            threads=threads, progress=progress, release=checkpoint.source.release,
+            target=made.target, threads=threads, progress=progress, release=checkpoint.source.release,
         )   # fmt: skip
         for file in checkpoint.tokenizer_files:
             writer.add(file.name, file)

@@ -14,6 +14,7 @@ from trtc.ir.graph import Graph
 from trtc.ir.materialize import Stored, frontier, stream, weights_of
 from trtc.ir.op import Array, Op, Result, Value
 from trtc.ir.ops import Cast, Constant, Input
+from trtc.ir.target import Target
 from trtc.ir.types import TensorType
 
 OPSET, IR_VERSION = 24, 11
@@ -31,6 +32,7 @@ def build(
     bundle: BundleWriter,
     folder: str,
     *,
+    target: Target | None = None,
     threads: int = 2,
     progress: Progress = silent,
     release: Callable[[str], None] = lambda _: None,
@@ -40,6 +42,7 @@ def build(
     Args:
         graph: legal for the target `onnx`.
         tensors: the checkpoint's tensors by key.
+        target: not looked at: every version is written alike.
         threads: constants that are materialised at a time.
         release: told each key whose tensor is written.
     Result:

@@ -10,13 +10,16 @@ from types import FrameType
 from typing import Any
 
 from trtc.backend.bundle import BundleWriter, HashingFile, Progress, signature, silent
-from trtc.backend.tensorrt.bindings import logger, rtx
-from trtc.backend.tensorrt.diagnose import Diagnostics, refusal
+from trtc.backend.tensorrt.api import PRODUCTS, api_of
+from trtc.backend.tensorrt.bindings import logger, module
+from trtc.backend.tensorrt.diagnose import Diagnostics
 from trtc.backend.tensorrt.emit import Emitter
 from trtc.backend.tensorrt.profiles import add_profiles
 from trtc.backend.tensorrt.weights import let_go, store, stored_bytes
+from trtc.errors import TrtcError
 from trtc.ir.graph import Graph
 from trtc.ir.op import Array
+from trtc.ir.target import Target
 
 __all__ = ["build", "emit_network", "stored_bytes"]
 
@@ -29,6 +32,7 @@ def build(
     bundle: BundleWriter,
     folder: str,
     *,
+    target: Target,
     threads: int = 2,
     progress: Progress = silent,
     release: Callable[[str], None] = lambda _: None,
@@ -36,7 +40,7 @@ def build(
     """Write ``folder/model.plan`` into a bundle.
 
     Args:
-        graph: legal for tensorrt-rtx.
+        graph: legal for the target.
         tensors: the checkpoint's tensors by key; a view of a mapped file is handed to TensorRT as it is.
         threads: constants that are materialised at a time.
         progress: told of "weights" in bytes, then of "build" in thousandths.
@@ -44,23 +48,40 @@ def build(
     Result:
         What engine.json says of this rank: the engine's file, its inputs and outputs.
     Errors:
-        MissingPackage: TensorRT-RTX is not installed.
+        MissingPackage: the target's TensorRT is not installed.
+        TrtcError: the one that is installed has another version.
         BuildError: it refuses an op or the network.
     """
-    trt, said = rtx(), signature(graph)
-    diagnostics = Diagnostics(trt)
-    builder = trt.Builder(logger(trt))
-    builder.error_recorder = diagnostics.recorder
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    emit = Emitter(trt, network, diagnostics, graph)
+    trt, said = installed(target), signature(graph)
+    builder, emit = begin(trt, graph)
     emit_network(emit, tensors, threads=threads, progress=progress, release=release)
     config = builder.create_builder_config()
     add_profiles(builder, config, graph)
-    diagnostics.check()
+    emit.types.configure(config, graph)
+    emit.diagnostics.check()
     with bundle.open(f"{folder}/model.plan") as file:
         _serialize(emit, builder, config, file, progress)
     let_go(graph, release)
     return {"engine": f"{folder}/model.plan", **said}
+
+
+def installed(target: Target) -> Any:
+    """The Python module that builds for a target, in its version."""
+    trt = module(target.name)
+    if api_of(target.name, trt.__version__) != api_of(target.name, target.version):
+        note = f"help: --target {target.name}, or install {target.version}"
+        raise TrtcError(f"{target} is asked for, but {PRODUCTS[target.name]} {trt.__version__} is installed", note)
+    return trt
+
+
+def begin(trt: Any, graph: Graph) -> tuple[Any, Emitter]:
+    """A builder, which must not die before its network, and what fills the network with a graph."""
+    diagnostics = Diagnostics(trt)
+    builder = trt.Builder(logger(trt))
+    builder.error_recorder = diagnostics.recorder
+    flags = trt.NetworkDefinitionCreationFlag
+    kind = flags.STRONGLY_TYPED if hasattr(flags, "STRONGLY_TYPED") else flags.EXPLICIT_BATCH
+    return builder, Emitter(trt, builder.create_network(1 << int(kind)), diagnostics, graph)
 
 
 def emit_network(
@@ -80,15 +101,18 @@ def emit_network(
 
 def _serialize(emit: Emitter, builder: Any, config: Any, file: HashingFile, progress: Progress) -> None:
     raised: list[BaseException] = []   # by callbacks: the build ends, then the first is raised
-    writer = _writer(emit.trt, file, raised)
-    config.progress_monitor = _monitor(emit.trt, progress, raised)
+    if hasattr(config, "progress_monitor"):   # from 10.0
+        config.progress_monitor = _monitor(emit.trt, progress, raised)
     with _interrupts(raised):
-        built = builder.build_serialized_network_to_stream(emit.network, config, writer)
+        if hasattr(builder, "build_serialized_network_to_stream"):   # from 10.13.3
+            built = builder.build_serialized_network_to_stream(emit.network, config, _writer(emit.trt, file, raised))
+        elif built := builder.build_serialized_network(emit.network, config):
+            file.write(memoryview(built))
     if raised:
         raise raised[0]
     emit.diagnostics.check()
     if not built:
-        raise refusal(None, "it built no plan and gave no reason")
+        raise emit.diagnostics.refusal(None, "it built no plan and gave no reason")
 
 
 @contextmanager

@@ -10,11 +10,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from trtc.backend.tensorrt.bindings import product_of
 from trtc.errors import TrtcError
 from trtc.ir.op import Op
 
 DRIVER = "CUDA driver version is insufficient"   # said after each error where there is no GPU; no error by itself
-PRODUCT = "TensorRT-RTX"
 
 _LINE = re.compile(r"Error Code \d+: (?P<kind>[\w ]+?) \((?P<what>.*)\)$", re.DOTALL)
 _PLACE = re.compile(   # in their source
@@ -35,6 +35,7 @@ class Diagnostics:
     """
 
     def __init__(self, trt: Any) -> None:
+        self.product = product_of(trt)
         self.lines: list[str] = []
         self.owners: dict[str, Op] = {}   # of each layer, the op that it was made for
         self.recorder = _recorder(trt, self.lines)
@@ -50,21 +51,20 @@ class Diagnostics:
         said = [readable(line) for line in self.lines if DRIVER not in line]
         if said:
             self.lines.clear()
-            raise refusal(op or self._owner(said[0]), *said)
+            raise self.refusal(op or self._owner(said[0]), *said)
         self.lines.clear()
+
+    def refusal(self, op: Op | None, *said: str) -> BuildError:
+        """The error that TensorRT says this of an op, or of the network."""
+        where = f"{op.name} at {op.loc or '?'}" if op else "the network"
+        operands: Mapping[str, Any] = op.operands if op else {}
+        notes = [*(f"{name} : {value.type}" for name, value in operands.items()), *dict.fromkeys(said[1:])]
+        return BuildError(f"{self.product} refuses {where}: {said[0]}", *notes)
 
     def _owner(self, line: str) -> Op | None:
         """The op whose layer a line names; the longest name wins, as others may be part of it."""
         named = [layer for layer in self.owners if re.search(rf"(?<!\w){re.escape(layer)}(?!\w)", line)]
         return self.owners[max(named, key=len)] if named else None
-
-
-def refusal(op: Op | None, *said: str) -> BuildError:
-    """The error that TensorRT says this of an op, or of the network."""
-    where = f"{op.name} at {op.loc or '?'}" if op else "the network"
-    operands: Mapping[str, Any] = op.operands if op else {}
-    notes = [*(f"{name} : {value.type}" for name, value in operands.items()), *dict.fromkeys(said[1:])]
-    return BuildError(f"{PRODUCT} refuses {where}: {said[0]}", *notes)
 
 
 def readable(line: str) -> str:
@@ -91,6 +91,8 @@ def _recorder(trt: Any, lines: list[str]) -> Any:
 
         def num_errors(self) -> int:
             return len(lines)
+
+        get_num_errors = num_errors   # its name in 8.6
 
         def get_error_code(self, index: int) -> Any:
             return trt.ErrorCodeTRT.UNSPECIFIED_ERROR

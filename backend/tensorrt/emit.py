@@ -41,6 +41,7 @@ class Emitter(Layers):
                     tensor.set_dimension_name(axis, str(size))
             self.diagnostics.check(op)
             self.tensors[op] = tensor
+            self.types[tensor] = dtype_of(self.trt, op.dtype)
             self.shapes.declare(op.shape, tensor)
 
     def stored(self, stored: Stored, array: Array) -> None:
@@ -62,7 +63,7 @@ class Emitter(Layers):
     def _typed(self, tensor: Any) -> tuple[Any, int]:
         """TensorRT's element type and rank of a tensor."""
         try:
-            got = tensor.dtype, len(tensor.shape)   # only now are shapes inferred, and refused
+            got = self.types[tensor], len(tensor.shape)   # only now are shapes inferred, and refused
         except RuntimeError:
             self.diagnostics.check(self.op)
             raise

@@ -9,7 +9,8 @@ from typing import Any, cast
 import numpy as np
 
 from trtc.backend.tensorrt.bindings import dtype_of
-from trtc.backend.tensorrt.diagnose import Diagnostics, refusal
+from trtc.backend.tensorrt.diagnose import Diagnostics
+from trtc.backend.tensorrt.weak_types import WeakTypes
 from trtc.ir.op import Array, Op
 from trtc.ir.types import DTYPES, DType
 
@@ -21,11 +22,12 @@ class Layers:
 
     Args:
         trt: TensorRT's Python module.
-        network: its ``INetworkDefinition``, strongly typed and empty.
+        network: its ``INetworkDefinition``, empty; strongly typed where the version has such networks.
     """
 
     def __init__(self, trt: Any, network: Any, diagnostics: Diagnostics) -> None:
         self.trt, self.network, self.diagnostics = trt, network, diagnostics
+        self.types = WeakTypes(trt)
         self.op: Op | None = None            # the op under way,
         self.place = ""                      # and the name of its layer
         self.arrays: dict[str, Array] = {}   # of every constant layer by name: TensorRT reads them until it has built
@@ -49,10 +51,13 @@ class Layers:
         for key, value in {"name": self._name(part), **settings}.items():
             setattr(layer, key, value)
             self.diagnostics.check(self.op)
-            if not _same(getattr(layer, key), value):
-                raise refusal(self.op, f"{key} of the {kind} layer is {getattr(layer, key)}, but was set to {value}")
+            if not _same(got := getattr(layer, key), value):
+                said = f"{key} of the {kind} layer is {got}, but was set to {value}"
+                raise self.diagnostics.refusal(self.op, said)
         if self.op:
             self.diagnostics.owners[layer.name] = self.op
+        self.types.settle(layer, kind, arguments)
+        self.diagnostics.check(self.op)
         return layer
 
     def add(self, kind: str, *arguments: Any, **settings: Any) -> Any:
@@ -67,7 +72,10 @@ class Layers:
     def constant(self, array: Array, part: str = "") -> Any:
         """A tensor of these numbers; the array is kept until the engine is built."""
         array = array if array.flags.c_contiguous else np.ascontiguousarray(array)
-        weights = self.trt.Weights(dtype_of(self.trt, BY_NUMPY[array.dtype]), array.ctypes.data, array.size)
+        if self.types.strong:
+            weights = self.trt.Weights(dtype_of(self.trt, BY_NUMPY[array.dtype]), array.ctypes.data, array.size)
+        else:   # which takes arrays only, and copies none
+            weights = self.trt.Weights(array)
         layer = self.layer("constant", array.shape, weights, part=part)
         self.arrays[layer.name] = array
         return layer.get_output(0)

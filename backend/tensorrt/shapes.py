@@ -24,18 +24,18 @@ class Shapes:
             self._sources.setdefault(size, (tensor, axis))
 
     def tensor(self, shape: tuple[Size, ...]) -> Any:
-        """A shape as i64[rank]."""
+        """A shape as int[rank]."""
         return self._layers.add("concatenation", [self.size(s) for s in shape], part="shape", axis=0)
 
     def size(self, size: Size) -> Any:
-        """One size as i64[1]."""
+        """One size as int[1]: i64 where the version has it, else i32."""
         if size not in self._made:
             self._made[size] = self._make(size)
         return self._made[size]
 
     def _make(self, size: Size) -> Any:
         if isinstance(size, int):
-            return self._layers.constant(np.array([size], np.int64), "size")
+            return self._layers.constant(np.array([size], np.int64 if self._layers.types.strong else np.int32), "size")
         if size in self._sources:
             tensor, axis = self._sources[size]
             shape = self._layers.add("shape", tensor, part="size")

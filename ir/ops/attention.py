@@ -200,11 +200,7 @@ class KVCacheUpdate(Op, name="kv_cache_update"):
         return self.cache.type
 
     def evaluate(self, cache: Array, new: Array, start: Array) -> Array:
-        updated, tokens = cache.copy(), new.shape[2]
-        for b, first in enumerate(start):
-            room = max(0, min(tokens, cache.shape[2] - int(first)))
-            updated[b, :, first : first + room] = new[b, :, :room]
-        return updated
+        return appended(cache, new, start)
 
     def decompose(self) -> Value:
         batch, _, capacity, _ = self.cache.shape
@@ -214,3 +210,12 @@ class KVCacheUpdate(Op, name="kv_cache_update"):
         source = Minimum(Maximum(offset, zero), Sub(tokens, scalar(1, i32)))
         moved = Gather(self.new, source, axis=2, batch=1)
         return Where(Reshape(lands, (batch, 1, capacity, 1)), moved, self.cache)
+
+
+def appended(cache: Array, new: Array, start: Array) -> Array:
+    """A copy of a cache with rows of new tokens from ``start`` of each sequence on, as far as there is room."""
+    updated, tokens = cache.copy(), new.shape[2]
+    for b, first in enumerate(start):
+        room = max(0, min(tokens, cache.shape[2] - int(first)))
+        updated[b, :, first : first + room] = new[b, :, :room]
+    return updated

@@ -111,9 +111,8 @@ def test_check_finds_a_pass_that_changes_the_meaning(trtc_: Trtc, tmp_path: Path
     [
         (["--target", "onx"], "error: unknown target `onx`\n  = help: did you mean `onnx`?"),
         (
-            ["--target", "tensorrt:10.9"],
-            "error: target tensorrt is not in this release\n"
-            "  = help: --target tensorrt-rtx builds plans for RTX GPUs, --target onnx runs on any CPU",
+            ["--target", "tensorrt:8.5"],
+            "error: tensorrt:8.5 is not supported\n  = help: 8.6 is the oldest that is",
         ),
         (
             [*ONNX, "--passes", "fuse,fuse-attentoin"],

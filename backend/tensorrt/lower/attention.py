@@ -19,14 +19,16 @@ if TYPE_CHECKING:
 def attention(op: Attention, emit: Emitter) -> Any:
     """the layer has no scale: q is multiplied; it decomposes by itself where no fused kernel fits"""
     trt = emit.trt
-    causal = trt.CausalMaskKind.LOWER_RIGHT if op.causal else trt.CausalMaskKind.NONE
     settings: dict[str, Any] = {"decomposable": True}
     if op.lengths:
         settings["key_value_lengths"] = emit[op.lengths]
     if op.mask:
         settings["mask"] = emit.lifted(op.mask, 4)
-    softmax = trt.AttentionNormalizationOp.SOFTMAX
-    return emit.add("attention_v2", _scaled(op, emit), emit[op.k], emit[op.v], softmax, causal, **settings)
+    inputs = _scaled(op, emit), emit[op.k], emit[op.v], trt.AttentionNormalizationOp.SOFTMAX
+    if not hasattr(trt, "CausalMaskKind"):   # before 11.0, where causal attention is a mask by now
+        return emit.add("attention", *inputs, False, **settings)
+    causal = trt.CausalMaskKind.LOWER_RIGHT if op.causal else trt.CausalMaskKind.NONE
+    return emit.add("attention_v2", *inputs, causal, **settings)
 
 
 def _scaled(op: Attention, emit: Emitter) -> Any:

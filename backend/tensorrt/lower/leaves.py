@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 def iota(op: Iota, emit: Emitter) -> Any:
     first, step = emit.number(0, i32, 0), emit.number(1, i32, 1)
     inputs = {0: emit.shapes.tensor((op.size,)), 1: first, 2: step}
-    return emit.add("fill", (0,), emit.trt.FillOperation.LINSPACE, emit.trt.int32, inputs=inputs)
+    dtype = (emit.trt.int32,) if emit.types.strong else ()
+    return emit.add("fill", (0,), emit.trt.FillOperation.LINSPACE, *dtype, inputs=inputs)
 
 
 @lower(SizeOf)
@@ -24,4 +25,6 @@ def size_of(op: SizeOf, emit: Emitter) -> Any:
     size = op.x.shape[op.axis]
     if isinstance(size, int):
         return emit.number(size, i32, 0)
-    return emit.add("shuffle", emit.add("cast", emit.shapes.size(size), emit.trt.int32, part="cast"), reshape_dims=())
+    known = emit.shapes.size(size)
+    counted = emit.add("cast", known, emit.trt.int32, part="cast") if emit.types.strong else known
+    return emit.add("shuffle", counted, reshape_dims=())

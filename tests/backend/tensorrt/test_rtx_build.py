@@ -141,7 +141,7 @@ def few_bytes() -> Generator[None, None, None]:
 
 def test_a_missing_package_is_named_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt_rtx_bindings", None)
-    bindings.rtx.cache_clear()
+    bindings.module.cache_clear()
     with pytest.raises(MissingPackage) as caught:
         build_plan(Graph("g", (), {}, {}), {}, tmp_path / "engine")
     assert str(caught.value) == (

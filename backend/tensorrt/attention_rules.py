@@ -1,17 +1,39 @@
-"""Rules that bring attention into the form that TensorRT's fused kernels take."""
+"""Rules that bring attention into the form that TensorRT's fused kernels take, each with the reason for it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
+
+from trtc.backend.tensorrt.api import Api
 from trtc.ir.op import Value
 from trtc.ir.ops import Attention, Broadcast, Concat, Slice, scalar
 
+Rule: TypeAlias = Callable[[Attention], "Value | None"]
+
 ALIGNED, WIDEST = 8, 256   # head sizes of fused kernels of 16-bit floats: multiples of, up to
+
+
+def attention_rules(api: Api) -> tuple[Rule, ...]:
+    """What is done to attention before the layers of an API take it."""
+    if not api.has("attention layers"):
+        return ()
+    return (mask_attention if api.has("attention over lengths") else mask_all, pad_values, pad_heads)
 
 
 def mask_attention(op: Attention) -> Value | None:
     """attention(window, or lengths and mask)  ->  attention(one mask): fused kernels take one mask and nothing else"""
     if op.softcap or op.slopes or not (op.window or (op.mask and (op.causal or op.lengths))):
         return None
+    return _masked(op)
+
+
+def mask_all(op: Attention) -> Value | None:
+    """attention(lengths, causal)  ->  attention(mask): before TensorRT 11 the layer has no lengths"""
+    return _masked(op) if not (op.softcap or op.slopes) and (op.window or op.causal or op.lengths) else None
+
+
+def _masked(op: Attention) -> Value:
     return Attention(op.q, op.k, op.v, None, op.visible(), scale=op.scale, causal=False)
 
 
