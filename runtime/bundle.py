@@ -198,7 +198,8 @@ def _bundle(folder: Path, spec: dict[str, Any]) -> EngineBundle:
 
 def _rank(spec: dict[str, Any]) -> Rank:
     def tensor(entry: dict[str, Any]) -> Tensor:
-        return Tensor(**{**entry, "shape": tuple(entry["shape"])})
+        said = (entry.get(key) for key in ("alias", "appends", "feeds"))
+        return Tensor(entry["name"], entry["dtype"], tuple(entry["shape"]), *said)
 
     return Rank(spec["rank"], spec["engine"], tuple(map(tensor, spec["inputs"])), tuple(map(tensor, spec["outputs"])))
 
