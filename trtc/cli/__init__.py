@@ -36,6 +36,7 @@ Rules:
 from __future__ import annotations
 
 import errno
+import gc
 import pkgutil
 import sys
 from collections.abc import Callable
@@ -62,6 +63,7 @@ REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
 
 def main() -> None:
     """Run the command that the process's arguments name."""
+    gc.set_threshold(100_000)   # what imports and graphs make stays: to look for garbage in it is a tenth of the start
     app = typer.Typer(
         no_args_is_help=True,
         invoke_without_command=True,
