@@ -25,7 +25,7 @@ from trtc.ir.types import DType, TensorType
 
 CODES = {dtype.name: code for code, dtype in DTYPES.items()}
 NOT_BETWEEN = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)   # one of them is no plain file
-BLOCK = 1 << 20   # bytes that are written, or compared with what is there, at a time: they stay in the cache
+BLOCK = 1 << 18   # bytes that are written, or compared with what is there, at a time: they stay in the cache
 PAUSE = 0.05   # seconds from one flush to the next
 
 
