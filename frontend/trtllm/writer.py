@@ -197,8 +197,7 @@ def _blocks(array: Array) -> Iterator[Array]:
 
 def _bytes(array: Array, dtype: DType) -> Array:
     with np.errstate(all="ignore"):   # what is too large becomes infinite
-        cast = array.astype(dtype.numpy, order="C", copy=False)
-    return np.ascontiguousarray(cast).reshape(-1).view(np.uint8)
+        return array.astype(dtype.numpy, order="C", copy=False).reshape(-1).view(np.uint8)
 
 
 def write_all(file: BinaryIO, block: Array) -> None:
