@@ -15,7 +15,7 @@ from trtc.frontend import DTYPES, Checkpoint, Limits, build_decoder, dtype_of, o
 from trtc.frontend.config import DecoderConfig
 from trtc.frontend.sources.mapped import MappedSource
 from trtc.frontend.trtllm import Layout, Mapping, document, rank_tensors
-from trtc.frontend.trtllm.layout import EMBEDDING, HEAD
+from trtc.frontend.trtllm.layout import EMBEDDING, HEAD, spread_of_experts
 from trtc.frontend.trtllm.writer import Writer, tensor_file
 from trtc.frontend.weights import Weights
 from trtc.ir.graph import Graph
@@ -59,6 +59,9 @@ def convert(
     resume: bool = False,
     use_parallel_embedding: bool = False,
     embedding_sharding_dim: int = 0,
+    moe_tp_size: int = 0,
+    moe_ep_size: int = 0,
+    cp_size: int = 1,
     progress: Progress = silent,
 ) -> Converted:
     """Convert a checkpoint; also one of the same format, to other numbers of ranks, without loss.
@@ -74,6 +77,9 @@ def convert(
         resume: go on with what an interrupted call left: what lies there is compared, and written where it differs.
         use_parallel_embedding: divide the embedding, too: its vocabulary, or its hidden size where
             ``embedding_sharding_dim`` is 1.
+        moe_tp_size, moe_ep_size: of tp_size, ranks that divide each expert, and parts that the experts of a layer fall
+            into; 0 for what the other leaves. Every rank divides each expert where both are 0.
+        cp_size: ranks that divide sequences, and share a file.
         progress: told of bytes.
     Errors: a TrtcError where the checkpoint, an option or the disk refuses.
     """
@@ -81,7 +87,9 @@ def convert(
     if not isinstance(checkpoint, Checkpoint):
         note = "help: trtc compile takes it as it is"
         raise TrtcError(f"{path} is a graph of {checkpoint.format}, but a checkpoint is made of named weights", note)
-    mapping = _mapping(checkpoint, tp_size, pp_size, embedding_sharding_dim if use_parallel_embedding else None)
+    embedding_axis = embedding_sharding_dim if use_parallel_embedding else None
+    mapping = _checked(Mapping(tp_size, pp_size, embedding_axis, cp=cp_size), checkpoint)
+    mapping = replace(mapping, moe_ep=_spread(checkpoint, tp_size, moe_tp_size, moe_ep_size))
     plan = _plan(checkpoint, dtype_of(checkpoint, dtype), mapping)
     with work_folder(Path(out), resume=resume) as folder:
         return _write(plan, folder, workers, progress)
@@ -101,16 +109,23 @@ class Plan:
     tensors: list[dict[str, Value]]
 
 
-def _mapping(checkpoint: Checkpoint, tp: int, pp: int, embedding_axis: int | None) -> Mapping:
+def _checked(mapping: Mapping, checkpoint: Checkpoint) -> Mapping:
     layers = checkpoint.config.num_hidden_layers
-    for name, number in (("tp_size", tp), ("pp_size", pp)):
+    for name, number in (("tp_size", mapping.tp), ("pp_size", mapping.pp), ("cp_size", mapping.cp)):
         if number < 1:
             raise TrtcError(f"{name} is {number}, but must be at least 1")
-    if pp > layers:
-        raise TrtcError(f"pp_size is {pp}, but must be at most the {layers} layers of the model")
-    if embedding_axis not in (None, 0, 1):
-        raise TrtcError(f"embedding_sharding_dim is {embedding_axis}, but must be 0 or 1")
-    return Mapping(tp, pp, embedding_axis)
+    if mapping.pp > layers:
+        raise TrtcError(f"pp_size is {mapping.pp}, but must be at most the {layers} layers of the model")
+    if mapping.embedding_axis not in (None, 0, 1):
+        raise TrtcError(f"embedding_sharding_dim is {mapping.embedding_axis}, but must be 0 or 1")
+    return mapping
+
+
+def _spread(checkpoint: Checkpoint, tp: int, moe_tp: int, moe_ep: int) -> int:
+    """Into how many parts the experts of a layer fall."""
+    if moe_ep > 1 and not checkpoint.config.moe:
+        raise TrtcError(f"moe_ep_size is {moe_ep}, but must be 1: the model has no experts")
+    return spread_of_experts(tp, moe_tp, moe_ep)
 
 
 def _plan(checkpoint: Checkpoint, dtype: str, mapping: Mapping) -> Plan:
@@ -120,7 +135,7 @@ def _plan(checkpoint: Checkpoint, dtype: str, mapping: Mapping) -> Plan:
     elif _are_equal(weights[EMBEDDED], weights[SCORED], checkpoint.source):
         config = replace(config, tie_word_embeddings=True)
     layout = Layout(config, mapping)
-    ranks = (rank_tensors(layout, weights, DTYPES[dtype], rank) for rank in range(mapping.world))
+    ranks = (rank_tensors(layout, weights, DTYPES[dtype], rank) for rank in range(mapping.files))
     simple = (Canonicalize().run(Graph("rank", (), tensors, {})) for tensors in ranks)
     return Plan(checkpoint, dtype, layout, [dict(graph.outputs) for graph in simple])
 

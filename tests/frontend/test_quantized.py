@@ -200,10 +200,10 @@ ERRORS: list[tuple[str, Changes, Changes, str]] = [
     ("packed-4", {}, {"weight_packed": np.zeros((64, 6), np.int32)}, (
         f"tensor {Q}.weight_packed is i32[64, 6], but must be [64, 64 * bits / 32], with 2, 4 or 8 bits"
     )),
-    ("modelopt-awq", {"quant_algo": "W4A8_AWQ"}, {}, (
-        'config.json: quantization_config.quant_algo is "W4A8_AWQ", but must be one of FP8, '
-        "FP8_PER_CHANNEL_PER_TOKEN, NVFP4, NVFP4_AWQ, W4A16_AWQ, W8A8_SQ_PER_CHANNEL, W8A16, MIXED_PRECISION\n"
-        "  = help: did you mean `W4A16_AWQ`?"
+    ("modelopt-awq", {"quant_algo": "W4A16_QWA"}, {}, (
+        'config.json: quantization_config.quant_algo is "W4A16_QWA", but must be one of FP8, '
+        "FP8_PER_CHANNEL_PER_TOKEN, FP8_PB_WO, fp8_pb_wo, NVFP4, NVFP4_AWQ, W4A16_AWQ, W4A8_AWQ, "
+        "W8A8_SQ_PER_CHANNEL, W8A16, MIXED_PRECISION\n  = help: did you mean `W4A16_AWQ`?"
     )),
     ("modelopt-awq", {}, {"weight": np.zeros((64, 64), np.uint8)}, (
         f"tensor {Q}.weight is u8[64, 64], but the config asks for u8[32, 64]\n  = it is {ROLE}\n  = {OTHER}"

@@ -74,7 +74,7 @@ def test_ranks_make_up_the_world(mapping: dict[str, int], message: str) -> None:
         read_mapping(Keys({"mapping": mapping}, "config.json"))
     assert str(error.value) == f"error: config.json: mapping.world_size is {message}"
     whole = {"world_size": 12, "tp_size": 2, "pp_size": 3, "cp_size": 2}
-    assert read_mapping(Keys({"mapping": whole}, "config.json")).world == 6   # context-parallel ranks share files
+    assert read_mapping(Keys({"mapping": whole}, "config.json")).files == 6   # context-parallel ranks share files
 
 
 def test_a_file_of_a_rank_outside_the_world_is_refused(tmp_path: Path) -> None:
