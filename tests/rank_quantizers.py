@@ -119,10 +119,11 @@ def awq(w: Array, p: Array | None = None) -> Made:
 
 
 def w4a8(w: Array) -> Made:
-    """ModelOpt's: scale = amax / 7 of a group; weights_scaling_factor_2 = the greatest / 448, which is in it already."""
+    """ModelOpt's: weights_scaling_factor_2 = the greatest scale / 448, which is in each scale already."""
     tensors, meant = awq(w)
     second = tensors["weights_scaling_factor"].float().max() / 448
-    return {**tensors, "weights_scaling_factor_2": second[None], "activation_scaling_factor": torch.tensor([0.1])}, meant
+    more = {"weights_scaling_factor_2": second[None], "activation_scaling_factor": torch.tensor([0.1])}
+    return {**tensors, **more}, meant
 
 
 def int8(w: Array) -> Made:
@@ -140,10 +141,12 @@ def gptq(bits: int, *, symmetric: bool = False) -> Callable[[Array], Made]:
     def make(w: Array) -> Made:
         rows, columns = w.shape
         groups: Array = w.T.reshape(columns // GROUP, GROUP, rows)   # [in / g, g, out]
-        low, high = groups.min(1), groups.max(1)
+        low: Array = groups.min(1)
+        high: Array = groups.max(1)
         scale: Array = (np.maximum(high - low, 2 * np.abs(groups).max(1) * symmetric) / top).astype(np.float16)
         wide: Array = scale.astype(np.float32)
-        qz: Array = np.full_like(wide, half - 1) if symmetric else np.clip(np.round(-low / wide) - 1, 0, top - 1)
+        qz: Array = np.round(-low / wide) * (not symmetric) - 1 + half * symmetric
+        qz = qz.clip(0, top - 1)
         q: Array = np.clip(np.round(groups / wide[:, None]) + qz[:, None] + 1, 0, top)
         meant = ((q - qz[:, None] - 1) * wide[:, None]).reshape(columns, rows).T
         signed: Array = (q - half).astype(np.int8).reshape(columns, rows)
@@ -188,7 +191,7 @@ def smooth_quant(*, per_channel: bool, per_token: bool) -> Callable[[str, Array]
 
 
 def qserve_pack(q: Array) -> Array:
-    """Tiles of 32 x 32; a byte holds rows 16 apart; c, e, d, b, f are a row's and a column's digits, as QServe has them."""
+    """Tiles of 32 x 32; a byte holds rows 16 apart; a to f are digits of a row and a column, as QServe orders them."""
     rows, columns = q.shape
     packed = np.zeros(rows * columns // 2, np.uint8)
     for row, column in np.ndindex(rows, columns):
@@ -209,15 +212,16 @@ def qserve_rows(w: Array) -> Made:
     return of_torch({"weight": qserve_pack(q), "s1_scales": scale, "s1_szeros": zeros}), meant
 
 
-def qserve_groups(w: Array, zeros_name: str = "s2_szeros") -> Made:
+def qserve_groups(w: Array) -> Made:
     """8-bit integers within -119..119 by rows first, then q = round((integers + zeros) / scale) by groups."""
     rows, columns = w.shape
     first: Array = (np.abs(w).max(1, keepdims=True) / 119).astype(np.float16)
     eight: Array = np.round(w / first.astype(np.float32)).reshape(rows, columns // GROUP, GROUP)
-    zeros = -eight.min(2, keepdims=True)
+    zeros: Array = -eight.min(2, keepdims=True)
     scale: Array = np.maximum(np.ceil((eight.max(2, keepdims=True) + zeros) / 15), 1)
     q: Array = np.round((eight + zeros) / scale)
-    meant = ((q * scale - zeros).reshape(rows, columns) * first.astype(np.float32)).astype(np.float32)
+    back: Array = (q * scale - zeros).reshape(rows, columns)
+    meant: Array = (back * first.astype(np.float32)).astype(np.float32)
     order = [32 * (r // 32) + 8 * (r % 4) + r % 32 // 4 for r in range(rows)]   # rows that are 8 apart side by side
 
     def by_group(x: Array) -> Array:
@@ -225,9 +229,15 @@ def qserve_groups(w: Array, zeros_name: str = "s2_szeros") -> Made:
 
     tensors = {
         "weight": qserve_pack(q.reshape(rows, columns).astype(np.uint8)), "s1_scales": first[:, 0],
-        "s2_scales": by_group(scale), zeros_name: by_group(-zeros),
+        "s2_scales": by_group(scale), "s2_szeros": by_group(-zeros),
     }   # fmt: skip
     return of_torch(tensors), meant
+
+
+def qserve_groups_before(w: Array) -> Made:
+    """As the first versions spelt it."""
+    tensors, meant = qserve_groups(w)
+    return {name.replace("szeros", "zeros"): tensor for name, tensor in tensors.items()}, meant
 
 
 def plainly(w: Array) -> Made:
@@ -262,6 +272,9 @@ SCHEMES = {
     ),
     "qserve-rows": Scheme(named(qserve_rows), {"quant_algo": "W4A8_QSERVE_PER_CHANNEL"}),
     "qserve-groups": Scheme(named(qserve_groups), {"quant_algo": "W4A8_QSERVE_PER_GROUP", "group_size": GROUP}),
+    "qserve-groups-before": Scheme(
+        named(qserve_groups_before), {"quant_algo": "W4A8_QSERVE_PER_GROUP", "group_size": GROUP}
+    ),
     "int8-later": Scheme(named(plainly), {"quant_algo": "W8A16"}),
     "int4-later": Scheme(named(plainly), {"quant_aglo": "W4A16"}),
     "cache-alone": Scheme(named(plainly), {"quant_algo": None, "kv_cache_quant_algo": "INT8"}),

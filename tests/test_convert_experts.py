@@ -137,7 +137,7 @@ def test_context_parallel_ranks_share_files(tmp_path: Path) -> None:
         ("mha", {"cp_size": 0}, "cp_size is 0, but must be at least 1"),
     ],
 )   # fmt: skip
-def test_errors(name: str, options: dict[str, int], message: str, tmp_path: Path) -> None:
+def test_errors(name: str, options: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(TrtcError) as error:
         trtc.convert(models.checkpoint(name), tmp_path / "ranks", **options)
     assert str(error.value) == f"error: {message}"

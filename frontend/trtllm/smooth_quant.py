@@ -1,9 +1,9 @@
 """SmoothQuant as TensorRT-LLM's own scripts wrote it: the plug-ins' algorithms, W8A8_SQ_*_PLUGIN.
 
-Xiao et al., 2022, arXiv:2211.10438. What goes into dense and proj is divided by ``smoother``; what goes into the others
-was divided in the norm before them. Where activations have scales by token, ``per_channel_scale`` is the weight's. Where
-one is fixed, it leads from sums of integers to the integers of what comes out: out's scale to integers / (in's * the
-weight's). The others stand in the file: out's inverse is ``act_scale``, in's that of what comes before.
+Xiao et al., 2022, arXiv:2211.10438. What goes into dense and proj is divided by ``smoother``; what goes into the
+others was divided in the norm before them. Where activations have scales by token, ``per_channel_scale`` is the
+weight's. Where one is fixed, it leads from sums of integers to the integers of what comes out: out's scale to integers
+/ (in's * the weight's). The others stand in the file: out's inverse is ``act_scale``, in's that of what comes before.
 Source: get_tllm_linear_sq_weight of TensorRT-LLM 0.21, tensorrt_llm/models/llama/convert.py.
 """
 

@@ -23,7 +23,7 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with what an inter
 Parallel = Annotated[bool, typer.Option("--use-parallel-embedding", help="Divide the embedding among ranks, too.")]
 Dim = Annotated[int, typer.Option(metavar="0|1", help="Of the embedding: 0 the vocabulary, 1 the hidden size.")]
 ExpertRanks = Annotated[int, typer.Option(metavar="N", help="Of --tp-size, ranks that divide each expert.")]
-ExpertParts = Annotated[int, typer.Option(metavar="N", help="Of --tp-size, parts that the experts of a layer fall into.")]
+ExpertParts = Annotated[int, typer.Option(metavar="N", help="Of --tp-size, parts that the experts fall into.")]
 Context = Annotated[int, typer.Option(metavar="N", help="Ranks that divide sequences, and share a file.")]
 # as TensorRT-LLM's scripts spelt them; `_` and `-` are the same in every name
 ModelDir = Annotated[Path | None, typer.Option("--model-dir", hidden=True)]
