@@ -10,6 +10,9 @@ import models
 import numpy as np
 import pytest
 from family_cases_moe import FAMILY_CASES_MOE
+from fuzz import cases
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from models import LIMITS
 
 import trtc
@@ -142,6 +145,35 @@ def test_errors(name: str, options: dict[str, Any], message: str, tmp_path: Path
         trtc.convert(models.checkpoint(name), tmp_path / "ranks", **options)
     assert str(error.value) == f"error: {message}"
     assert not list(tmp_path.iterdir())
+
+
+sizes = st.none() | st.integers(-2, 6) | st.sampled_from([1 << 40, "2", 2.0, True])
+NAMES = ("world_size", "tp_size", "pp_size", "cp_size", "moe_tp_size", "moe_ep_size", "moe_cluster_size")
+mappings = st.dictionaries(st.sampled_from(NAMES), sizes, max_size=5)
+modes = st.none() | st.integers(-1, 3) | st.just("1")
+
+
+def test_any_mapping_is_taken_or_refused(tmp_path: Path) -> None:
+    """And what is taken has the weights of the model."""
+    folder = convert(models.checkpoint("mixtral"), tmp_path / "ranks", 2, ep=2)
+    config, expected = json.loads((folder / "config.json").read_text()), weights_of_model(folder)
+    taken: list[bool] = []
+
+    @settings(max_examples=cases(600), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(mappings, modes, modes)
+    def property(mapping: dict[str, Any], mode: Any, older: Any) -> None:
+        changed = {**config, "mapping": {**config["mapping"], **mapping}, "moe_tp_mode": older}
+        changed["moe"] = {**config["moe"], "tp_mode": mode}
+        (folder / "config.json").write_text(json.dumps(changed))
+        try:
+            found = weights_of_model(folder)
+        except TrtcError:
+            return
+        taken.append(True)
+        assert all(np.array_equal(found[role], array) for role, array in expected.items())
+
+    property()
+    assert taken
 
 
 def test_the_original_s_own_option_for_what_follows(tmp_path: Path) -> None:
