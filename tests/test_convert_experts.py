@@ -16,10 +16,8 @@ from hypothesis import strategies as st
 from models import LIMITS
 
 import trtc
-from trtc import converter
 from trtc.compiler import read_model
 from trtc.errors import TrtcError
-from trtc.ir.materialize import materialize
 
 torch = models.torch
 OURS, THEIRS = "transformer.layers.1.mlp", "model.layers.1.block_sparse_moe"
@@ -45,16 +43,10 @@ def test_there_and_back_again(name: str, tp: int, pp: int, ep: int, tmp_path: Pa
     divided = convert(spread, tmp_path / "divided", 2, 2)
     assert contents(divided) == contents(convert(source, tmp_path / "divided-at-once", 2, 2))
     assert contents(convert(divided, tmp_path / "again", tp, pp, ep)) == contents(spread)
-    expected, found = weights_of_model(source), weights_of_model(spread)
+    expected, found = models.weights_of_model(source), models.weights_of_model(spread)
     assert expected.keys() == found.keys()
     for role, array in found.items():   # in f32, which all fit in: routers are stored so
         np.testing.assert_array_equal(array.astype(np.float32), expected[role].astype(np.float32), err_msg=role)
-
-
-def weights_of_model(folder: Path) -> dict[str, Any]:
-    checkpoint = models.opened(folder)
-    found = converter.recorded(checkpoint)
-    return {role: np.ascontiguousarray(materialize(value, checkpoint.source)) for role, value in found.items()}
 
 
 def test_the_experts_of_a_rank(tmp_path: Path) -> None:
@@ -156,7 +148,7 @@ modes = st.none() | st.integers(-1, 3) | st.just("1")
 def test_any_mapping_is_taken_or_refused(tmp_path: Path) -> None:
     """And what is taken has the weights of the model."""
     folder = convert(models.checkpoint("mixtral"), tmp_path / "ranks", 2, ep=2)
-    config, expected = json.loads((folder / "config.json").read_text()), weights_of_model(folder)
+    config, expected = json.loads((folder / "config.json").read_text()), models.weights_of_model(folder)
     taken: list[bool] = []
 
     @settings(max_examples=cases(600), deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -166,7 +158,7 @@ def test_any_mapping_is_taken_or_refused(tmp_path: Path) -> None:
         changed["moe"] = {**config["moe"], "tp_mode": mode}
         (folder / "config.json").write_text(json.dumps(changed))
         try:
-            found = weights_of_model(folder)
+            found = models.weights_of_model(folder)
         except TrtcError:
             return
         taken.append(True)

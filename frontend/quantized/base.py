@@ -100,7 +100,7 @@ def _experts(dequantize: Dequantize, stored: Stored, count: int, rows: int, colu
     """The weights of all experts of a layer: float[count, rows, columns]."""
     found = [dequantize(replace(stored, expert=(n, count)), rows, columns) for n in range(count)]
     each = tuple(Reshape(weight, (1, rows, columns)) for weight in found if weight is not None)
-    return Concat(each, 0) if each else None
+    return Concat(each, 0) if len(each) == count else None
 
 
 def words(count: int, bits: int, word: int = 32) -> int:

@@ -33,8 +33,8 @@ class Patterns:
         return isinstance(name, str) and self.first(name) is not None
 
 
-def excluded(keys: Keys, key: str) -> tuple[str, ...]:
-    """The names and patterns of layers that are not quantised, under a key that may be absent."""
+def names_of_layers(keys: Keys, key: str) -> tuple[str, ...]:
+    """The names and patterns of layers under a key, such as ``exclude_modules``; none where it is absent."""
     value: Any = keys.values.get(key)
     names = cast("list[Any]", value) if isinstance(value, list) else []
     if (value is not None and not isinstance(value, list)) or not all(isinstance(name, str) for name in names):

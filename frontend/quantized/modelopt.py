@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from trtc.frontend.config import Keys
 from trtc.frontend.quantized.base import Dequantize, Stored, scaled, wide
-from trtc.frontend.quantized.layers import Patterns
-from trtc.frontend.quantized.layers import excluded as exclusions
+from trtc.frontend.quantized.layers import Patterns, names_of_layers
 from trtc.frontend.quantized.scales import PER_SCALE, by_scale, floats_of_4_bits, matrix, pairs_of_rows, times_columns
 from trtc.ir.op import Value
 from trtc.ir.ops import Mul
@@ -26,7 +25,7 @@ def read(keys: Keys) -> Dequantize:
     """What makes a weight of its tensors, whichever algorithm wrote it; of the layers that are quantised."""
     if keys.values.get("quant_algo") is not None:   # null where the KV cache alone is quantised
         keys.choice("quant_algo", ALGORITHMS)
-    excluded = Patterns((*exclusions(keys, "exclude_modules"), *exclusions(keys, "ignore")))
+    excluded = Patterns((*names_of_layers(keys, "exclude_modules"), *names_of_layers(keys, "ignore")))
     layers = _layers(keys)
 
     def dequantize(stored: Stored, rows: int, columns: int) -> Value | None:

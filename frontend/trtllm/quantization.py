@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from trtc.errors import TrtcError
 from trtc.frontend.config import Keys
-from trtc.frontend.quantized.layers import excluded
+from trtc.frontend.quantized.layers import names_of_layers
 
 ALGORITHMS = (
     "W8A16", "W4A16", "W8A16_GPTQ", "W4A16_GPTQ", "W4A16_AWQ", "W4A8_AWQ", "W8A8_SQ_PER_CHANNEL",
@@ -51,7 +51,7 @@ def read_quantization(keys: Keys | None) -> Quantization:
         group_size=keys.positive("group_size", default=GROUP_SIZE if named else FLAGS_GROUP_SIZE),
         has_zero_point=keys.get(bool, "has_zero_point", default=False),
         pre_quant_scale=keys.get(bool, "pre_quant_scale", default=False),
-        exclude_modules=excluded(keys, "exclude_modules"),
+        exclude_modules=names_of_layers(keys, "exclude_modules"),
     )
 
 

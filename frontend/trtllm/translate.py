@@ -53,5 +53,5 @@ def huggingface_keys(keys: Keys) -> Keys:
     moe = keys.section("moe")
     stated = moe.values if moe else {key: keys.values.get(f"moe_{key}") for key in MOE}
     given = {name: stated.get(key) for key, names in MOE.items() for name in names}
-    found |= {name: value for name, value in given.items() if value is not None}
+    found |= {name: value for name, value in given.items() if value}   # 0 where a model has none
     return Keys(found, keys.file)
