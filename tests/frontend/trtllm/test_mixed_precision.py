@@ -185,6 +185,18 @@ def test_hugging_face_s_form(plain: Path, tmp_path: Path) -> None:
     assert sum(not np.array_equal(meant[k].numpy(), t.numpy()) for k, t in models.torch_tensors(plain).items()) == 10
 
 
+@pytest.mark.parametrize("beside", [True, False])
+def test_the_first_versions_of_it_name_no_method(beside: bool, plain: Path, tmp_path: Path) -> None:
+    """config.json as ModelOpt 0.31 wrote it, which says less than the file beside it, if that is there."""
+    folder, key = tmp_path / "mixed", "model.layers.0.mlp.gate_proj.weight"
+    want = quantise_hf(plain, folder)[key].numpy()
+    stated = {"ignore": ["lm_head"], **MIXED, "producer": {"name": "modelopt", "version": "0.31.0"}}
+    edit(folder, "config.json", quantization_config=stated)
+    if not beside:
+        (folder / "hf_quant_config.json").unlink()
+    np.testing.assert_array_max_ulp(weight(folder, name_of(key), *want.shape), want, 1)
+
+
 Q = "model.layers.0.self_attn.q_proj"
 
 
