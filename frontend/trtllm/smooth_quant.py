@@ -28,11 +28,13 @@ TO_INTEGERS = {
 
 def weight(stored: Stored, rows: int, columns: int, quantization: Quantization) -> Value:
     """The weight of weight i8[out, in], per_channel_scale [1, out] or [1, 1], smoother [1, in] where it has one."""
-    layer, _, module = _parts(stored.stem)
+    layer, module = _parts(stored.stem)
     q = stored("weight", rows, columns, of=(i8,))
     count = rows if quantization.quant_algo in BY_ROW or module == "attention.qkv" else 1
     scale = wide(Reshape(stored("per_channel_scale", 1, count), (count, 1)))
-    if quantization.quant_algo not in BY_TOKEN and module in TO_INTEGERS:
+    if quantization.quant_algo not in BY_TOKEN:
+        if module not in TO_INTEGERS:
+            raise stored.wrong("weight", f"of one of {', '.join(TO_INTEGERS)}, whose inputs have scales in the file")
         before, _, name = TO_INTEGERS[module].rpartition(".")
         to_integers = stored.beside(f"{layer}.{before}")(name, 1)
         scale = Mul(Mul(scale, wide(stored("act_scale", 1, 1))), Reshape(wide(to_integers), (1, 1)))
@@ -42,7 +44,7 @@ def weight(stored: Stored, rows: int, columns: int, quantization: Quantization) 
     return Div(whole, Reshape(wide(stored("smoother", 1, columns)), (1, columns)))
 
 
-def _parts(stem: str) -> tuple[str, str, str]:
+def _parts(stem: str) -> tuple[str, str]:
     """``rank0/transformer.layers.3.attention.qkv`` as what is before ``attention.qkv``, and that."""
-    layer, block, name = stem.rsplit(".", 2) if stem.count(".") > 1 else ("", "", stem)
-    return layer, block, f"{block}.{name}"
+    layer, *module = stem.rsplit(".", 2)
+    return layer, ".".join(module)

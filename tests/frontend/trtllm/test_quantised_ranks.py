@@ -165,6 +165,23 @@ def test_errors(
     assert str(error.value) == f"error: {message}"
 
 
+def test_a_scale_of_sums_needs_that_of_the_input(plain: Path, tmp_path: Path) -> None:
+    """lm_head's input has none in the file, so that what a fixed scale means cannot be known."""
+    folder, scheme = tmp_path / "ranks", SCHEMES["smooth-quant-tokens"]
+    meant = quantise(scheme, plain, folder, 1)["lm_head.weight"]
+    (made, _), file = scheme.make("x.mlp.fc", meant), folder / "rank0.safetensors"
+    own = {key.replace("x.mlp.fc", "lm_head"): tensor for key, tensor in made.items() if "mlp.fc" in key}
+    save({**models.torch_tensors(file), **own}, file)
+    assert np.abs(weight(folder, "lm_head.weight", 97, 64) - meant).max() < 0.02   # scales by token: the weight's
+    change(folder, {"quant_algo": "W8A8_SQ_PER_TENSOR_PLUGIN"}, {})
+    with pytest.raises(TrtcError) as error:
+        weight(folder, "lm_head.weight", 97, 64)
+    assert str(error.value) == (
+        "error: tensor rank0/lm_head.weight is i8[97, 64], but must be of one of attention.qkv, attention.dense, "
+        "mlp.fc, mlp.gate, mlp.proj, whose inputs have scales in the file"
+    )
+
+
 shapes = st.lists(st.sampled_from([0, 1, 2, 4, 32, 63, 64]), max_size=3)
 dtypes = st.sampled_from([torch.int32, torch.uint8, torch.int8, torch.float32, torch.float8_e4m3fn, torch.float16])
 
