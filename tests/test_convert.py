@@ -21,13 +21,12 @@ import pytest
 from models import KNOWN, LIMITS, Case
 
 import trtc
-from trtc import converter, work_folder
+from trtc import work_folder
 from trtc.compiler import read_model
 from trtc.errors import TrtcError
 from trtc.frontend import SOURCES
 from trtc.frontend.sources.safetensors import SafetensorsSource
 from trtc.frontend.trtllm import writer
-from trtc.ir.materialize import materialize
 
 load: Any = import_module("safetensors.numpy").load_file
 for module in Path(__file__).parent.glob("*cases*.py"):
@@ -65,17 +64,10 @@ def test_there_and_back_again(case: Case, tmp_path: Path) -> None:
     four = convert(one, tmp_path / "four", tp_size=4)
     assert contents(four) == contents(convert(source, tmp_path / "direct", tp_size=4))
     if not models.opened(source).config.embedding_dim:   # or the format has other weights
-        expected, found = weights_of_model(source), weights_of_model(two)
+        expected, found = models.weights_of_model(source), models.weights_of_model(two)
         assert expected.keys() == found.keys()
         for role, array in found.items():   # in f32, which all fit in: routers are stored so
             np.testing.assert_array_equal(array.astype(np.float32), expected[role].astype(np.float32), err_msg=role)
-
-
-def weights_of_model(folder: Path) -> dict[str, Any]:
-    """Each weight that the decoder asks for, by role, as the checkpoint has it."""
-    checkpoint = models.opened(folder)
-    found = converter.recorded(checkpoint)
-    return {role: np.ascontiguousarray(materialize(value, checkpoint.source)) for role, value in found.items()}
 
 
 def test_every_family_that_has_cases_is_converted() -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import family_cases_moe
 import models
 import pytest
 from commandline import MODEL, Trtc
 
 from trtc.frontend import SOURCES
+
+assert family_cases_moe.FAMILY_CASES_MOE   # are among those that are known
 
 
 def test_a_checkpoint_is_converted_and_compiled(trtc_: Trtc, tmp_path: Path) -> None:
@@ -20,6 +23,19 @@ def test_a_checkpoint_is_converted_and_compiled(trtc_: Trtc, tmp_path: Path) -> 
     assert trtc_("compile", out, "-o", engine, "--target", "onnx", "--max-seq-len", 64)[0] == 0
     code, printed, _ = trtc_("run", engine, "--prompt", "God", "--max-new-tokens", 5)
     assert code == 0 and printed.startswith("God save your")
+
+
+@pytest.mark.parametrize("flags", ["--moe-ep-size 2", "--moe_ep_size 2 --moe_tp_size 1", "--moe-tp-size 1 --cp-size 2"])
+def test_experts_whole_on_ranks(flags: str, trtc_: Trtc, tmp_path: Path) -> None:
+    out = tmp_path / "ranks"
+    code, _, said = trtc_("convert", models.checkpoint("mixtral"), "-o", out, "--tp-size", 2, *flags.split())
+    assert code == 0, said
+    mapping, cp = json.loads((out / "config.json").read_text())["mapping"], 1 + ("cp" in flags)
+    assert mapping == {
+        "world_size": 2 * cp, "tp_size": 2, "pp_size": 1, **({"cp_size": 2} if cp > 1 else {}),
+        "moe_tp_size": 1, "moe_ep_size": 2,
+    }   # fmt: skip
+    assert f"checkpoint: {out}, 2 x bfloat16, " in said
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,13 @@ WorldSize = Annotated[int | None, typer.Option("--world-size", hidden=True)]
 AsEver = Annotated[
     bool, typer.Option("--load-model-on-cpu", "--load-by-shard", "--use-embedding-sharing", hidden=True)
 ]   # fmt: skip
-# the checkpoint says it
+# the checkpoint says it, or --verbose
 Told = Annotated[
-    str, typer.Option("--ckpt-type", "--model-type", "--gpt-variant", "--qwen-type", "--chatglm-version", hidden=True)
+    str, typer.Option(
+        "--ckpt-type", "--model-type", "--gpt-variant", "--qwen-type", "--chatglm-version", "--tokenizer-dir",
+        "--moe-num-experts", "--moe-top-k", "--moe-renorm-mode", "--log-level",
+        hidden=True,
+    ),
 ]   # fmt: skip
 
 
@@ -41,6 +45,7 @@ QuantizeBy = Annotated[str, typer.Option(
 Quantize = Annotated[bool, typer.Option(
     "--use-weight-only", "--use-smooth-quant", "--per-group", "--per-channel", "--per-token", "--int8-kv-cache",
     "--fp8-kv-cache", "--use-fp8", "--enable-fp8", "--use-nvfp4", "--use-fp8-rowwise", "--use-qserve",
+    "--use-meta-fp8-rowwise-recipe", "--disable-weight-only-quant-plugin",
     hidden=True,
 )]   # fmt: skip
 

@@ -23,6 +23,9 @@ Form = Annotated[str, typer.Option("--source", metavar="FORM", help=f"The form o
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with what an interrupted call left.")]
 Parallel = Annotated[bool, typer.Option("--use-parallel-embedding", help="Divide the embedding among ranks, too.")]
 Dim = Annotated[int, typer.Option(metavar="0|1", help="Of the embedding: 0 the vocabulary, 1 the hidden size.")]
+ExpertRanks = Annotated[int, typer.Option(metavar="N", help="Of --tp-size, ranks that divide each expert.")]
+ExpertParts = Annotated[int, typer.Option(metavar="N", help="Of --tp-size, parts that the experts fall into.")]
+Context = Annotated[int, typer.Option(metavar="N", help="Ranks that divide sequences, and share a file.")]
 
 
 def convert(
@@ -36,6 +39,9 @@ def convert(
     resume: Resume = False,
     use_parallel_embedding: Parallel = False,
     embedding_sharding_dim: Dim = 0,
+    moe_tp_size: ExpertRanks = 0,
+    moe_ep_size: ExpertParts = 0,
+    cp_size: Context = 1,
     model_dir: original.ModelDir = None,
     meta_ckpt_dir: original.MetaDir = None,
     output_dir: original.OutputDir = None,
@@ -57,6 +63,7 @@ def convert(
             path, out, dtype="" if dtype == "auto" else dtype, tp_size=_ranks(tp_size, pp_size, world_size),
             pp_size=pp_size, workers=workers, source=source, resume=resume, progress=report,
             use_parallel_embedding=use_parallel_embedding, embedding_sharding_dim=embedding_sharding_dim,
+            moe_tp_size=moe_tp_size, moe_ep_size=moe_ep_size, cp_size=cp_size,
         )   # fmt: skip
     seconds, kept = time.perf_counter() - start, f" ({done.kept:,} of them were there)" if resume else ""
     say(
