@@ -36,7 +36,7 @@ COLUMNS = (".self_attention.dense", ".dense_4h_to_h", ".linear_proj", ".linear_f
 NUMBER, EXPERT = re.compile(r"\.layers\.(\d+)\."), re.compile(r"\.local_experts\.(\d+)\.")
 
 
-class Tensors(Container[str], Protocol):
+class Tensors(Container[object], Protocol):
     """The whole tensors of a model, made of what the files have.
 
     ``tensors(key, shape, fetch)`` is one of them; layers and experts count through.

@@ -113,7 +113,7 @@ def _tensor(
 ) -> tuple[Tiles | None, dict[str, Entry]]:
     shape = _sizes(stored["size"])
     state: Any = stored["properties"].state
-    dtype: Any = cast("Any", state)[0 if isinstance(state, tuple) else "dtype"]
+    dtype: Any = state[0 if isinstance(state, tuple) else "dtype"]
     tiles: dict[tuple[int, ...], Tile] = {}
     entries: dict[str, Entry] = {}
     for chunk in cast("list[Any]", stored["chunks"]):
