@@ -53,8 +53,10 @@ def read_rules(stated: Any) -> Rules | None:
     for key in OTHERS:
         if info.get(key):
             raise ValueError(f"universal_checkpoint_info has {key}, a way to split parameters that is not supported")
-    joins: tuple[tuple[re.Pattern[str], Join], ...] = tuple((pattern, join) for key, join in LISTS.items() for pattern in _patterns(info, key))
-    return Rules(joins, _patterns(info, VOCABULARY))
+    joins: list[tuple[re.Pattern[str], Join]] = []
+    for key, join in LISTS.items():
+        joins += [(pattern, join) for pattern in _patterns(info, key)]
+    return Rules(tuple(joins), _patterns(info, VOCABULARY))
 
 
 def _patterns(info: Mapping[str, Any], key: str) -> tuple[re.Pattern[str], ...]:

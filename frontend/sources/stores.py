@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,14 @@ class StoreSource(MappedSource):
             raise TrtcError(f"{self.folder}: array {name} cannot be opened: {_first_line(error)}") from None
         self._stores[key] = opened
         self.entries[key] = Entry(self.folder / name, opened.dtype.name, tuple(opened.shape), 0, 0)
+
+    def split(self, key: str, axis: int) -> None:
+        """Keep what lies at each index of an axis, too, as ``key/0``, ``key/1``, ...: read without the rest."""
+        entry = self.entries[key]
+        shape = (*entry.shape[:axis], *entry.shape[axis + 1 :])
+        for n in range(entry.shape[axis]):
+            self._stores[f"{key}/{n}"] = self._stores[key][(slice(None),) * axis + (n,)]
+            self.entries[f"{key}/{n}"] = replace(entry, shape=shape)
 
     def __getitem__(self, key: str) -> Array:
         if key not in self._stores:
