@@ -26,6 +26,8 @@ from sources import damaged, same_weights
 import trtc
 from trtc.errors import TrtcError
 from trtc.frontend import Limits, open_checkpoint
+from trtc.frontend.nemo_config import nemo_config
+from trtc.frontend.nemo_lightning import translated
 from trtc.frontend.sources.megatron import DistributedSource
 from trtc.frontend.sources.nemo import members_of
 from trtc.frontend.sources.tiles import Cut, Joint, Tile, plan
@@ -391,6 +393,27 @@ def test_any_damage_is_refused_or_harmless(tiny: Path, tmp_path: Path, data: st.
         assert 0 <= entry.start <= entry.stop <= (tmp_path / "a.tar").stat().st_size
         if entry.dtype in source.dtypes:
             assert source[key].nbytes == entry.stop - entry.start
+
+
+anything = st.none() | st.booleans() | st.integers(-2, 100) | st.floats() | st.text(max_size=6) | (
+    st.lists(st.integers(-2, 100), max_size=3) | st.dictionaries(st.text(max_size=3), st.integers(), max_size=2)
+)
+FIELDS = lightning({
+    "rope_parameters": {"rope_theta": 1e4}, "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4,
+    "num_hidden_layers": 2, "tie_word_embeddings": True,
+})   # fmt: skip
+
+
+@settings(max_examples=cases(1000), deadline=None)
+@given(st.dictionaries(st.sampled_from([*FIELDS, *LLAMA3]), anything, max_size=4))
+def test_any_config_is_taken_or_refused(changes: dict[str, Any]) -> None:
+    target = {"_target_": "nemo.collections.llm.gpt.model.llama.LlamaModel"}
+    try:
+        keys = translated({**target, "config": {**FIELDS, **changes}}, "context/model.yaml")
+        config = nemo_config(keys, 96, ranks=1, stages=1, core=True)
+    except TrtcError:
+        return
+    assert config.hidden_size > 0 and config.num_hidden_layers > 0
 
 
 @settings(max_examples=cases(500), deadline=None)
