@@ -45,11 +45,9 @@ def nemo_config(keys: Keys, words: int, *, ranks: int, stages: int, core: bool) 
         core: whether the model is of Megatron Core.
     """
     _check_switches(keys)
-    hidden = keys.positive("hidden_size")
+    hidden, bias = keys.positive("hidden_size"), keys.get(bool, "bias", default=True)
     heads, groups, size = _heads(keys, hidden, ranks)
-    kind, _ = read_norm(keys)
-    bias = keys.get(bool, "bias", default=True)
-    act, gated = _activation(keys, bias, core)
+    (kind, _), (act, gated) = read_norm(keys), _activation(keys, bias, core)
     layers = _multiple(keys, "num_layers", stages, "stages")
     width = _multiple(keys, "ffn_hidden_size", ranks, "ranks", 4 * hidden)
     learned = keys.choice("position_embedding_type", POSITIONS, default=POSITIONS[0]) == POSITIONS[0]
@@ -76,7 +74,7 @@ def nemo_config(keys: Keys, words: int, *, ranks: int, stages: int, core: bool) 
         norm_bias=kind == "layer",
         qk_norm="head" if _qk_norm(keys, core) else "none",
         windows=_windows(keys, layers),
-        moe=_experts(keys, layers, width, ranks) if keys.values.get("num_moe_experts") is not None else None,
+        moe=_experts(keys, layers, width, ranks),
     )
 
 
@@ -124,8 +122,10 @@ def _windows(keys: Keys, layers: int) -> tuple[int, ...]:
     return () if sizes[0] == -1 else (sizes[0],) * layers
 
 
-def _experts(keys: Keys, layers: int, width: int, ranks: int) -> MoEConfig:
+def _experts(keys: Keys, layers: int, width: int, ranks: int) -> MoEConfig | None:
     """The experts of every layer. Scores are the softmax of the best, or the best of the softmax of all."""
+    if keys.values.get("num_moe_experts") is None:
+        return None
     _check(keys, REFUSED_EXPERTS)
     count, picks = keys.positive("num_moe_experts"), keys.positive("moe_router_topk", default=2)
     if picks > count:
