@@ -29,11 +29,11 @@ KINDS = {
     ("torch.distributed._shard.sharded_tensor.metadata", "TensorProperties"),
 }   # fmt: skip
 PASSED_OVER = {
-    (f"{MODULE}metadata", "_MEM_FORMAT_ENCODING"), (f"{MODULE}metadata", "MEM_FORMAT_ENCODING"),
-    (f"{MODULE}metadata", "StorageMeta"), ("torch.serialization", "_get_layout"), ("collections", "OrderedDict"),
-    ("torch.distributed._shard.sharded_tensor.metadata", "MEM_FORMAT_ENCODING"), ("pathlib", "PosixPath"),
+    ("torch.serialization", "_get_layout"), ("collections", "OrderedDict"), ("pathlib", "PosixPath"),
     ("pathlib", "PurePosixPath"), ("pathlib._local", "PosixPath"),
 }   # fmt: skip
+MODULES = ("torch.distributed.", "megatron.core.")
+"""Of what is passed over, too: the plans by which ranks saved, say, which Megatron Core keeps."""
 MAX_PICKLE, FREE_PICKLE, SHARE = 256 << 20, 1 << 20, 64   # bytes; as of a file of torch.save, of all files together
 Parts = Iterator[tuple[str, Tiles | None, dict[str, Entry]]]
 
@@ -67,7 +67,7 @@ def _find(member: Member) -> Callable[[str, str], Any]:
     def find(module: str, name: str) -> Any:
         if (module, name) in KINDS:
             return Kind(name)
-        if (module, name) in PASSED_OVER:
+        if (module, name) in PASSED_OVER or module.startswith(MODULES):
             return Inert(name)
         if module == "torch" and name in BYTES:
             return name

@@ -1,4 +1,8 @@
-"""Distributed checkpoints of NeMo 1, NeMo 2 and Megatron Bridge: the same model as in Hugging Face's form."""
+"""Distributed checkpoints of NeMo 1, NeMo 2 and Megatron Bridge: the same model as in Hugging Face's form.
+
+``data/megatron.tar.xz`` holds random models that megatron-core 0.16.1 itself made and saved in its form torch_dist, on
+one rank or two, with the logits of its own forward pass over 12 tokens.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +28,7 @@ from models import LIMITS, Case
 from sources import damaged, same_weights
 
 import trtc
+from trtc.compiler import read_model
 from trtc.errors import TrtcError
 from trtc.frontend import Limits, open_checkpoint
 from trtc.frontend.nemo_config import nemo_config
@@ -33,7 +38,7 @@ from trtc.frontend.sources.nemo import members_of
 from trtc.frontend.sources.tiles import Cut, Joint, Tile, plan
 from trtc.frontend.weights import Weights
 from trtc.ir.graph import Graph
-from trtc.ir.types import f32
+from trtc.ir.types import evaluate, f32
 
 pytest.importorskip("tensorstore")
 torch: Any = import_module("torch")
@@ -149,6 +154,31 @@ def test_a_layer_is_read_without_the_others(tmp_path: Path) -> None:
     stored = checkpoint.source.tiles["model.decoder.layers.self_attention.linear_proj.weight"].tiles
     read = set(map(str, re.findall(r'key = "([^"]+)"', str(Graph("w", (), {"w": weight}, {})))))
     assert {tile.start for tile in stored if tile.key in read} == {(1, 0, 0), (1, 16, 0)} and len(read) == 2
+
+
+@pytest.fixture(scope="session")
+def made_by_megatron(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("megatron")
+    with tarfile.open(Path(__file__).parent / "data/megatron.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
+    return folder / "megatron"
+
+
+@pytest.mark.parametrize("name", ["llama-tp2", "norms", "biases-tp2", "experts", "experts-first"])
+def test_logits_are_those_of_megatron_core(made_by_megatron: Path, name: str) -> None:
+    """Plain, with norms of q and k, with layer norms and biases, with experts in both orders."""
+    expected = json.loads((made_by_megatron / name / "expected.json").read_text())
+    ids = np.array([expected["ids"]], np.int32)
+    sizes: dict[str, Any] = {"max_batch_size": 1, "max_input_len": 12, "max_seq_len": 12}
+    model = read_model(made_by_megatron / name, dtype="float32", all_logits=True, **sizes)
+    caches = {
+        i.key: np.zeros([evaluate(size, {"B": 1, "M": 12}) for size in i.shape], i.dtype.numpy)
+        for i in model.graph.inputs if i.key.endswith("_cache")
+    }   # fmt: skip
+    step = {"input_ids": ids, "input_lengths": np.array([12], np.int32), "past_lengths": np.zeros(1, np.int32)}
+    logits = model.graph.evaluate({**model.checkpoint.source, **caches, **step})["logits"]
+    np.testing.assert_allclose(logits.reshape(12, 32), expected["logits"], rtol=0, atol=2e-5)   # orders of sums
+    assert np.std(expected["logits"]) > 0.5
 
 
 @pytest.mark.parametrize("form", ["experts-tp2", "windows"])
