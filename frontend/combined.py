@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trtc.errors import TrtcError
-from trtc.frontend.sources.deepspeed_rules import Join
+from trtc.frontend.sources.deepspeed_rules import Join, Parts
 from trtc.frontend.weights import mismatch
 from trtc.ir.op import Value
 from trtc.ir.ops import Add, Cast, Concat, Mul, Slice, scalar
@@ -19,11 +19,12 @@ def combined(name: str, parts: list[Value], join: Join, shape: tuple[int, ...], 
     Errors:
         TrtcError: the parts do not fit together, or make up another shape.
     """
-    axis = 0 if join != "columns" or len(parts[0].shape) < 2 else 1
+    axis = join.axis if isinstance(join, Parts) else int(join == "columns")
+    axis = min(axis, max(0, len(parts[0].shape) - 1))
     if len({(part.dtype, part.shape[:axis], part.shape[axis + 1 :]) for part in parts}) > 1:
         raise TrtcError(f"the parts of {name} are {', '.join(str(p.type) for p in parts)}, but must fit together")
     made = _joined(parts, join, axis)
-    if padded and made.shape and made.shape[1:] == shape[1:] and _rows(made) > shape[0]:
+    if padded and made.shape and made.shape[1:] == shape[1:] and _size(made, 0) > shape[0]:
         made = Slice(made, 0, 0, shape[0])
     if made.shape != shape:
         raise mismatch(name, TensorType(made.dtype, made.shape), shape)
@@ -39,12 +40,30 @@ def _joined(parts: list[Value], join: Join, axis: int) -> Value:
             total = Add(total, Cast(part, f32))
         return Mul(total, scalar(1 / len(parts), f32))
     if join == "halves":
-        pairs = [(part, _rows(part) // 2) for part in parts]
-        return Concat(tuple(Slice(part, 0, half * n, n) for half in range(2) for part, n in pairs), 0)
+        join = Parts(0, (tuple(_size(part, 0) // 2 for part in parts),) * 2)
+    if isinstance(join, Parts):
+        return _by_part(parts, join, axis)
     return Concat(tuple(parts), axis)
 
 
-def _rows(value: Value) -> int:
-    rows = value.shape[0]
-    assert isinstance(rows, int)
-    return rows
+def _by_part(parts: list[Value], join: Parts, axis: int) -> Value:
+    """All ranks' shares of the first projection, then of the next."""
+    ranks = len(parts)
+    if any(isinstance(width, tuple) and len(width) != ranks for width in join.widths):
+        raise TrtcError(f"sub_param_shard_widths must have a size for each of the {ranks} ranks")
+    shares: list[list[Value]] = [[] for _ in join.widths]
+    for rank, part in enumerate(parts):
+        at, widths = 0, join.of_rank(rank, ranks)
+        if sum(widths) != _size(part, axis):
+            have = f"rank {rank} has {_size(part, axis)} along axis {axis}"
+            raise TrtcError(f"parameter_with_sub_params says {sum(widths)}, but {have}")
+        for share, width in zip(shares, widths, strict=True):
+            share.append(Slice(part, axis, at, width))
+            at += width
+    return Concat(tuple(value for share in shares for value in share), axis)
+
+
+def _size(value: Value, axis: int) -> int:
+    size = value.shape[axis]
+    assert isinstance(size, int)
+    return size

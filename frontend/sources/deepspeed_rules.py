@@ -11,14 +11,33 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-Join = Literal["first", "mean", "rows", "columns", "halves"]
+
+@dataclass(frozen=True)
+class Parts:
+    """Several projections in one parameter, one after the other in each rank's part.
+
+    Args:
+        axis: along which they lie, and are split.
+        widths: for each of them its size on every rank, or its whole size where all ranks have as much.
+    """
+
+    axis: int
+    widths: tuple[tuple[int, ...] | int, ...]
+
+    def of_rank(self, rank: int, ranks: int) -> list[int]:
+        """The size of each on a rank."""
+        return [width // ranks if isinstance(width, int) else width[rank] for width in self.widths]
+
+
+Join = Literal["first", "mean", "rows", "columns", "halves"] | Parts
 LISTS: dict[str, Join] = {
     "tp_replicated_parameter_patterns": "first", "parameter_to_average_patterns": "mean",
     "parameter_with_row_parallelism_patterns": "columns", "parameter_with_2_sub_params_cat_dim_0": "halves",
 }   # fmt: skip
 """Each list, and how what it names is joined; the rest, with the vocabulary, is joined by rows."""
-OTHERS = ("parameter_with_sub_params", "sub_param_shard_widths", "affine_map", "expert_parameter_patterns")
+OTHERS = ("autotp_unsupported_parameter_patterns", "expert_parameter_patterns")
 """What splits parameters in ways that are not known here."""
+SUBS, WIDTHS = "parameter_with_sub_params", "sub_param_shard_widths"
 VOCABULARY = "vocabulary_parameter_patterns"
 SIMPLE = re.compile(r"(?:[\w^$/,:-]|\\[.dw_-]|\\[dw][+*]|\.[+*]?|\[[\w-]+\][+*]?|[()|](?![+*?{]))*")
 MAX_PATTERN, MAX_REPEATS, MAX_PATTERNS = 256, 3, 1 << 16   # lest a search takes forever
@@ -53,10 +72,33 @@ def read_rules(stated: Any) -> Rules | None:
     for key in OTHERS:
         if info.get(key):
             raise ValueError(f"universal_checkpoint_info has {key}, a way to split parameters that is not supported")
-    joins: list[tuple[re.Pattern[str], Join]] = []
+    joins = _subs(info)
     for key, join in LISTS.items():
-        joins += [(pattern, join) for pattern in _patterns(info, key)]
+        for pattern in _patterns(info, key):
+            joins.append((pattern, join))
     return Rules(tuple(joins), _patterns(info, VOCABULARY))
+
+
+def _subs(info: Mapping[str, Any]) -> list[tuple[re.Pattern[str], Join]]:
+    """The parameters of several projections: each with the size of each, by rank where ranks differ."""
+    made: list[tuple[re.Pattern[str], Join]] = []
+    by_rank = cast("dict[str, Any]", info.get(WIDTHS) or {})
+    for entry in cast("list[Any]", info.get(SUBS) or []):
+        axis, shape = entry["partition_dim"], entry["shape"]
+        if axis not in (0, 1) or axis >= len(shape):
+            raise ValueError(f"{SUBS} has parts along axis {axis}, but must have them along 0 or 1")
+        for text in cast("list[Any]", entry["patterns"]):
+            widths = cast("list[Any]", by_rank.get(text, shape[axis]))
+            made.append((_compiled(text), Parts(axis, tuple(map(_width, widths)))))
+    return made
+
+
+def _width(value: Any) -> tuple[int, ...] | int:
+    """A projection's size on each rank, or in all."""
+    every = cast("list[Any]", value if isinstance(value, list) else [value])
+    if not all(type(size) is int and 0 <= size < 1 << 48 for size in every):
+        raise TypeError(f"{SUBS} must have the sizes of the parts")
+    return tuple(every) if isinstance(value, list) else every[0]
 
 
 def _patterns(info: Mapping[str, Any], key: str) -> tuple[re.Pattern[str], ...]:

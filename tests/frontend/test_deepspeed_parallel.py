@@ -43,6 +43,9 @@ INFO = {
 }   # fmt: skip
 
 
+SPLIT = {**INFO, "tp_replicated_parameter_patterns": SAME}
+
+
 def cut(name: str, tensor: Any, ranks: int, halves: bool) -> list[Any]:
     """Each rank's part of a parameter."""
     if name.endswith("norm.weight") or (halves and "qkv_proj" in name):
@@ -116,9 +119,23 @@ RULES: list[tuple[dict[str, Any], str]] = [
         "  = help: their model states have no universal_checkpoint_info, which says how parameters were split; "
         "DeepSpeed's ds_to_universal.py joins them: give the folder of what it writes"
     )),
-    ({"parameter_with_sub_params": [{}]}, (
-        f"{NOT}universal_checkpoint_info has parameter_with_sub_params, a way to split parameters that is not supported"
+    ({"autotp_unsupported_parameter_patterns": {"x": "y"}}, (
+        f"{NOT}universal_checkpoint_info has autotp_unsupported_parameter_patterns, a way to split parameters that is "
+        "not supported"
     )),
+    ({"parameter_with_sub_params": [{}]}, f"{NOT}'partition_dim'"),
+    ({"parameter_with_sub_params": [{"partition_dim": 2, "shape": [1], "patterns": []}]}, (
+        f"{NOT}parameter_with_sub_params has parts along axis 2, but must have them along 0 or 1"
+    )),
+    ({"parameter_with_sub_params": [{"partition_dim": 0, "shape": [[3, "x"]], "patterns": ["a"]}]}, (
+        f"{NOT}parameter_with_sub_params must have the sizes of the parts"
+    )),
+    ({**SPLIT, "parameter_with_sub_params": [
+        {"partition_dim": 0, "shape": [[32, 34, 32], 32], "patterns": [r".*q_proj\.weight"]},
+    ]}, "parameter_with_sub_params says 49, but rank 0 has 16 along axis 0"),
+    ({**SPLIT, "parameter_with_sub_params": [
+        {"partition_dim": 0, "shape": [[16, 16], 32], "patterns": ["q"]},
+    ], "sub_param_shard_widths": {"q": [[16]]}}, ""),
     ({"tp_replicated_parameter_patterns": 3}, f"{NOT}tp_replicated_parameter_patterns must be a list of patterns"),
     ({"tp_replicated_parameter_patterns": ["(a+)+b"]}, f"{NOT}(a+)+b is no pattern of names of parameters"),
     ({"tp_replicated_parameter_patterns": ["(a"]}, (
@@ -136,7 +153,40 @@ def test_ranks_that_do_not_say_how_they_are_split(info: dict[str, Any], message:
     _, run = write(CASE, tmp_path, 0, 2)
     for file in (run / "global_step3").iterdir():
         torch.save({**torch.load(file, weights_only=False), "universal_checkpoint_info": info}, file)
-    assert error_of(run) == message
+    if message:
+        assert error_of(run) == message
+    else:   # of no parameter
+        open_checkpoint(run).graph(Limits(2, 8, 16), f32)
+
+
+def test_projections_in_one_parameter(tmp_path: Path) -> None:
+    """Phi-3's merged q, k and v, and gate and up, as AutoTP of DeepSpeed 0.19 cuts them, evenly or not."""
+    hf, run = write(MERGED, tmp_path, 0, 2)
+    tensors, step = load_file(hf / "model.safetensors"), run / "global_step3"
+    merged = {"qkv_proj": ([32, 32, 32], [[16, 16], [24, 8], [16, 16]]), "gate_up_proj": ([48, 48], None)}
+    subs: list[Any] = []
+    by_rank: dict[str, Any] = {}
+    made: list[dict[str, Any]] = [{}, {}]
+    for name, tensor in tensors.items():
+        kind = next((kind for kind in merged if kind in name), None)
+        if not kind:
+            continue
+        whole, widths = merged[kind]
+        pattern = f"^{re.escape(name)}$"
+        subs.append({"patterns": [pattern], "shape": [tuple(whole), 32], "partition_dim": 0})
+        if widths:
+            by_rank[pattern] = widths
+        each = widths or [[size // 2] * 2 for size in whole]
+        pieces = [part.split(sizes) for part, sizes in zip(tensor.split(whole), each, strict=True)]
+        for rank in range(2):
+            made[rank][name] = torch.cat([piece[rank] for piece in pieces])
+    info: dict[str, Any] = {**INFO, "tp_replicated_parameter_patterns": SAME, "parameter_with_sub_params": subs,
+            "sub_param_shard_widths": by_rank, "affine_map": {"version": 1, "params": {}}}   # fmt: skip
+    for rank in range(2):
+        file = step / f"mp_rank_{rank:02}_model_states.pt"
+        state = torch.load(file, weights_only=False)
+        torch.save({**state, "module": {**state["module"], **made[rank]}, "universal_checkpoint_info": info}, file)
+    same_weights(*(open_checkpoint(path) for path in (hf, run)))
 
 
 def test_ranks_that_are_missing(tmp_path: Path) -> None:
