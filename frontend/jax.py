@@ -29,8 +29,6 @@ NAMES = ("weight", "embedding", "scale")   # of what torch's modules call weight
 def open_jax(folder: Path) -> Checkpoint:
     """The checkpoint of a directory that a Flax model was saved in, by itself or by Orbax."""
     step = None if any(folder.glob(f"{FLAX.whole}*")) else orbax_folder(folder)
-    if step is None and not (folder / "config.json").is_file():
-        read_config(folder)
     source = OrbaxSource(step) if step else open_weights(folder, (FLAX,))
     pieces = source.pieces if isinstance(source, FlaxSource) else {}
     root = root_of([*source, *pieces])

@@ -127,8 +127,10 @@ def root_of(source: MappedSource, before: str, boxes: Boxes | None = None) -> tu
     found = next((key for key in every if key.startswith(before) and key.endswith(f"{WORDS}.weight")), None)
     if found is None:
         raise TrtcError(f"tensor {WORDS}.weight is missing from {source.folder}")
-    rows = (boxes or source).type(found).shape[0]
-    assert isinstance(rows, int)
+    stored = (boxes or source).type(found)
+    rows = stored.shape[0] if stored.rank == 2 else None
+    if not isinstance(rows, int):
+        raise TrtcError(f"tensor {found} is {stored}, but must have 2 axes")
     return found.removeprefix(before).removesuffix(f"{WORDS}.weight"), rows
 
 

@@ -51,7 +51,7 @@ class Boxes:
             raise mismatch(key, self.type(key), want)
         start, stop = (*index, *(0 for _ in shape)), (*(i + 1 for i in index), *shape)
         try:
-            made = self._made(plan(stored.tiles, start, stop), fetch)
+            made = self._made(plan(stored.near(start, stop), start, stop), fetch)
         except ValueError as error:
             again = "help: fetch the checkpoint again"
             raise TrtcError(f"tensor {key} cannot be put together: {error}", again) from None

@@ -20,6 +20,7 @@ from trtc.frontend.sources.zarr import ARRAY, read_chunks, read_header
 HOMES = ("model_weights/", "weights/", "")   # of NeMo 1, NeMo 2, Megatron Bridge
 OTHERS = ("optimizer.", "rng_state", "rerun_state")
 """What names of no weights begin with."""
+STACKED = "decoder.layers."   # tensors of all layers, one at a time along the first axis
 
 
 class DistributedSource(StoreSource):
@@ -68,7 +69,11 @@ class DistributedSource(StoreSource):
             else:
                 store = {"driver": "file", "path": f"{member.file.parent.resolve()}/"}
                 self.open_store(name, "zarr", store, name)
+        compressed = [name for name, entry in self.entries.items() if entry.shape and entry.start == entry.stop]
         self.check_size()
+        for name in compressed:
+            if STACKED in name:
+                self.tiles[name] = self.rows(name)
 
 
 def is_weight(name: str) -> bool:

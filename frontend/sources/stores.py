@@ -10,6 +10,7 @@ from typing import Any
 
 from trtc.errors import MissingPackage, TrtcError
 from trtc.frontend.sources.mapped import Entry, MappedSource
+from trtc.frontend.sources.tiles import Tile, Tiles
 from trtc.ir.op import Array
 
 FREE, SHARE = 1 << 20, 64   # bytes in memory that any folder may ask for, and for each byte that it has
@@ -45,6 +46,16 @@ class StoreSource(MappedSource):
         for n in range(entry.shape[axis]):
             self._stores[f"{key}/{n}"] = self._stores[key][(slice(None),) * axis + (n,)]
             self.entries[f"{key}/{n}"] = replace(entry, shape=shape)
+
+    def rows(self, key: str) -> Tiles:
+        """Keep what lies at each index of the first axis, too: boxes that are read without the rest."""
+        entry, tiles = self.entries[key], list[Tile]()
+        sizes = (1, *entry.shape[1:])
+        for n in range(entry.shape[0]):
+            tiles.append(Tile(f"{key}/{n}", (n, *(0 for _ in sizes[1:])), sizes))
+            self._stores[tiles[-1].key] = self._stores[key][n : n + 1]
+            self.entries[tiles[-1].key] = replace(entry, shape=sizes)
+        return Tiles(entry.shape, tuple(tiles))
 
     def __getitem__(self, key: str) -> Array:
         if key not in self._stores:

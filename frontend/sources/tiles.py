@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 Sizes = tuple[int, ...]
@@ -39,6 +41,19 @@ class Tiles:
 
     shape: Sizes
     tiles: tuple[Tile, ...]
+
+    @cached_property
+    def _sorted(self) -> tuple[list[int], list[Tile], int]:
+        """The tiles by where they start on the first axis, and the greatest size there."""
+        tiles = sorted(self.tiles, key=lambda tile: tile.start[:1])
+        return [t.start[0] for t in tiles if t.start], tiles, max((t.sizes[0] for t in tiles if t.sizes), default=0)
+
+    def near(self, start: Sizes, stop: Sizes) -> tuple[Tile, ...]:
+        """The tiles that may meet a box: there can be thousands, of all layers and experts."""
+        starts, tiles, size = self._sorted
+        if not starts:
+            return self.tiles
+        return tuple(tiles[bisect_right(starts, start[0] - size) : bisect_left(starts, stop[0])])
 
 
 @dataclass(frozen=True)
