@@ -28,14 +28,13 @@ from trtc.frontend.sources.tar import Member
 from trtc.frontend.weights import named, through
 
 MAX_TOKENIZER = 64 << 20   # bytes
+OBJECTS = "context/io.json"   # objects to be made again by running NeMo
 
 
 def open_nemo(path: Path) -> Checkpoint:
     """The checkpoint of an archive, or of a folder."""
     members = members_of(path)
-    newer = next((name for name in CONFIGS if name in members and CONFIG not in members), "")
-    raw = read_yaml(members, newer or CONFIG, path)
-    keys = translated(raw, newer) if newer else Keys(raw, CONFIG)
+    raw, keys = _config(path, members)
     source, tensors = _tensors(path, members, keys)
     core = not tensors.root.endswith("language_model.")
     stages = source.stages if isinstance(source, NemoSource) else 1
@@ -47,10 +46,21 @@ def open_nemo(path: Path) -> Checkpoint:
 
 
 def _finds(path: Path) -> bool:
-    return (path.suffix == ".nemo" and path.is_file()) or any((path / name).is_file() for name in (CONFIG, *CONFIGS))
+    signs = (CONFIG, *CONFIGS, OBJECTS)
+    return (path.suffix == ".nemo" and path.is_file()) or any((path / name).is_file() for name in signs)
 
 
 FORMAT = Format(CONFIG, _finds, open_nemo)
+
+
+def _config(path: Path, members: Mapping[str, Member]) -> tuple[dict[str, Any], Keys]:
+    """The config as it is, and under the keys of NeMo 1."""
+    name = next((name for name in (CONFIG, *CONFIGS) if name in members), CONFIG)
+    if name not in members and OBJECTS in members:
+        save = "help: save it with a newer NeMo 2, or export it to Hugging Face's form"
+        raise TrtcError(f"{path} holds {OBJECTS}, but must hold context/model.yaml, which says the config", save)
+    raw = read_yaml(members, name, path)
+    return raw, Keys(raw, name) if name == CONFIG else translated(raw, name)
 
 
 def _tensors(path: Path, members: Mapping[str, Member], keys: Keys) -> tuple[MappedSource, Tensors]:

@@ -22,7 +22,7 @@ yaml: Any = import_module("yaml")
 
 CONFIG, WEIGHTS = "model_config.yaml", "model_weights.ckpt"
 RANKS = re.compile(r"(?:(?:mp_rank_(\d{2,6})|tp_rank_(\d{2,6})(?:_pp_rank_(\d{3,6}))?)/)?model_weights\.ckpt")
-MAX_CONFIG = 1 << 20   # bytes
+MAX_CONFIG, MAX_VALUES = 1 << 20, 1 << 18   # bytes, values
 
 
 class NemoSource(TorchSource):
@@ -69,7 +69,8 @@ def read_yaml(members: Mapping[str, Member], name: str, path: Path) -> dict[str,
         raise TrtcError(f"{name} is missing from {path}")
     text = members[name].read(MAX_CONFIG)
     try:
-        value: Any = yaml.load(text, _Loader)
+        value: Any = yaml.safe_load(text)
+        _count(value, {})
         value = json.loads(json.dumps(value, default=str))
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise TrtcError(f"{name} is no YAML: {' '.join(str(error).split()):.200}") from None
@@ -80,16 +81,22 @@ def read_yaml(members: Mapping[str, Member], name: str, path: Path) -> dict[str,
     return cast("dict[str, Any]", value)
 
 
-SafeLoader: Any = yaml.SafeLoader
+def _count(value: Any, known: dict[int, int]) -> int:
+    """How many values there are, each written out: a few aliases of aliases would be more than any memory holds.
 
-
-class _Loader(SafeLoader):
-    """Plain values alone, each written out: a few aliases of aliases would be more than any memory holds."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise ValueError("it has aliases")
-        return SafeLoader.compose_node(self, parent, index)
+    Args:
+        known: the counts of lists and dicts, by identity; 0 while one is counted.
+    """
+    if not isinstance(value, dict | list):
+        return 1
+    if id(cast("object", value)) not in known:
+        known[id(cast("object", value))] = 0
+        inner = cast("list[Any]", value if isinstance(value, list) else [*cast("dict[Any, Any]", value).values()])
+        known[id(cast("object", value))] = 1 + sum(_count(one, known) for one in inner)
+    count = known[id(cast("object", value))]
+    if not 0 < count <= MAX_VALUES:
+        raise ValueError(f"it has more than {MAX_VALUES} values, or one that holds itself")
+    return count
 
 
 def _rank(match: re.Match[str]) -> tuple[int, int]:

@@ -241,7 +241,13 @@ YAMLS: list[tuple[bytes, str]] = [
         "model_config.yaml is no YAML: while parsing a flow node expected the node content, but found '<stream end>' "
         'in "<byte string>", line 1, column 2: [ ^'
     )),
-    (b"a: &x [1]\nb: *x\n", "model_config.yaml is no YAML: it has aliases"),
+    (b"a: &x [1]\nb: *x\n", "model_config.yaml: num_layers is missing"),   # which NeMo 2 writes, too
+    (b"a0: &a0 [x, x]\n" + b"".join(b"a%d: &a%d [*a%d, *a%d]\n" % (n, n, n - 1, n - 1) for n in range(1, 64)), (
+        "model_config.yaml is no YAML: it has more than 262144 values, or one that holds itself"
+    )),
+    (b"a: &x [*x]\n", (
+        "model_config.yaml is no YAML: it has more than 262144 values, or one that holds itself"
+    )),
     (b"!!python/object/apply:os.system ['true']", (
         "model_config.yaml is no YAML: could not determine a constructor for the tag "
         "'tag:yaml.org,2002:python/object/apply:os.system' in \"<byte string>\", line 1, column 1: "

@@ -320,6 +320,11 @@ def test_classes_of_other_models(tmp_path: Path) -> None:
     )
     file.write_text("{}")
     assert error_of(made) == f"{C}config is missing"
+    file.rename(made / "context/io.json")
+    assert error_of(made) == (
+        "NEMO holds context/io.json, but must hold context/model.yaml, which says the config\n"
+        "  = help: save it with a newer NeMo 2, or export it to Hugging Face's form"
+    )
 
 
 def test_chunks_that_are_missing(tmp_path: Path) -> None:
