@@ -203,6 +203,8 @@ class Stacked:
         width, *rest = wanted.shape
         if wanted.has(f"{self.key}_2.{wanted.kind}"):
             return wanted.fetch(f"{self.key}{'_2' * self.index}.{wanted.kind}", *wanted.shape)
+        if wanted.has(f"{self.key}.{wanted.kind}_w"):   # singleton_local_shards of Megatron Core
+            return wanted.fetch(f"{self.key}.{wanted.kind}_{'wv'[self.index]}", *wanted.shape)
         both = wanted.fetch(f"{self.key}.{wanted.kind}", 2 * width, *rest)
         by_rank = Reshape(both, (self.ranks, 2, width // self.ranks, *rest))
         return Reshape(Slice(by_rank, 1, self.index, 1), wanted.shape)

@@ -176,9 +176,9 @@ def made_by_megatron(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "megatron"
 
 
-@pytest.mark.parametrize("name", ["llama-tp2", "norms", "biases-tp2", "experts", "experts-first"])
+@pytest.mark.parametrize("name", ["llama-tp2", "norms", "biases-tp2", "experts", "experts-first", "experts-apart"])
 def test_logits_are_those_of_megatron_core(made_by_megatron: Path, name: str) -> None:
-    """Plain, with norms of q and k, with layer norms and biases, with experts in both orders."""
+    """Plain; norms of q and k; layer norms and biases; experts in both orders, stacked and each by itself."""
     expected = json.loads((made_by_megatron / name / "expected.json").read_text())
     ids = np.array([expected["ids"]], np.int32)
     sizes: dict[str, Any] = {"max_batch_size": 1, "max_input_len": 12, "max_seq_len": 12}
