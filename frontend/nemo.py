@@ -77,8 +77,7 @@ def _tensors(path: Path, members: Mapping[str, Member], keys: Keys) -> tuple[Map
 
 
 def _tokenizer(raw: dict[str, Any], members: Mapping[str, Member]) -> tuple[Member, ...]:
-    """The SentencePiece model that the config names and the archive holds, under the name that the runtime knows; or
-    the files of a tokenizer of Hugging Face's that NeMo 2 keeps."""
+    """The SentencePiece model that the config names, under the name that the runtime knows; or what NeMo 2 keeps."""
     section: Any = raw.get("tokenizer")
     stated = cast("dict[str, Any]", section) if isinstance(section, dict) else {}
     own = stated.get("library") == "sentencepiece"
@@ -86,7 +85,8 @@ def _tokenizer(raw: dict[str, Any], members: Mapping[str, Member]) -> tuple[Memb
     found = [member for member in members.values() if member.name == name]
     if found:
         return (replace(found[0], name="tokenizer.model"),)
-    return tuple(m for key, m in members.items() if key.startswith("context/") and m.name in TOKENIZER_FILES)
+    kept = {m.name: m for key, m in members.items() if key.startswith("context/") and m.name in TOKENIZER_FILES}
+    return tuple(kept.values())
 
 
 def _generation(raw: dict[str, Any], packed: tuple[Member, ...]) -> dict[str, Any]:

@@ -45,9 +45,6 @@ class DistributedSource(StoreSource):
         else:
             self._arrays(files)
 
-    def read(self, file: Path) -> dict[str, Entry]:
-        raise NotImplementedError
-
     def _keep(self, name: str, tiles: Tiles | None, entries: dict[str, Entry]) -> None:
         self.entries |= entries
         if tiles:

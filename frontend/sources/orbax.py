@@ -13,7 +13,6 @@ from typing import Any, cast
 from trtc.errors import TrtcError
 from trtc.frontend.checkpoint import read_json
 from trtc.frontend.sources.flax import DTYPES
-from trtc.frontend.sources.mapped import Entry
 from trtc.frontend.sources.stores import StoreSource
 
 METADATA, DATABASE = "_METADATA", "manifest.ocdbt"
@@ -35,9 +34,6 @@ class OrbaxSource(StoreSource):
         for name in _leaves(metadata):
             self._open(name, zarr3=metadata.get("use_zarr3") is True)
         self.check_size()
-
-    def read(self, file: Path) -> dict[str, Entry]:
-        return OrbaxSource(file.parent).entries
 
     def _open(self, name: tuple[str, ...], *, zarr3: bool) -> None:
         dotted = ".".join(name)

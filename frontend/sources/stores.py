@@ -29,6 +29,10 @@ class StoreSource(MappedSource):
         self.files: list[str] = []
         self.what, self._stores = what, dict[str, Any]()
 
+    def read(self, file: Path) -> dict[str, Entry]:
+        """Nothing: arrays are kept one by one, whatever files they lie in."""
+        return {}
+
     def open_store(self, key: str, driver: str, store: dict[str, Any], name: str) -> None:
         """Keep an array, of which only the header is read."""
         try:

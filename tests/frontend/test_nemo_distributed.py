@@ -276,6 +276,7 @@ def test_a_tokenizer_in_the_context_goes_into_the_engine(tmp_path: Path) -> None
     _, made = write_second(LLAMA, tmp_path)
     (made / "context/nemo_tokenizer").mkdir()
     (made / "context/nemo_tokenizer/tokenizer.json").write_text("{}")
+    (made / "context/tokenizer.json").write_text("{}")
     assert [file.name for file in models.opened(made).tokenizer_files] == ["tokenizer.json"]
 
 
