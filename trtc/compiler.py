@@ -12,6 +12,9 @@ from trtc.backend.backends import backend, default_target
 from trtc.backend.bundle import Progress, bundle, silent
 from trtc.backend.targets import Target
 from trtc.backend.targets import target as find_target
+from trtc.backend.tensorrt.api import PRODUCTS, api_of
+from trtc.backend.tensorrt.build import plan_profiles
+from trtc.backend.tensorrt.options import Options, check
 from trtc.errors import TrtcError
 from trtc.frontend import DTYPES, Compilable, Limits, dtype_of, open_checkpoint
 from trtc.ir.graph import Graph
@@ -39,12 +42,14 @@ class Plan:
 
     Args:
         graph: legal for the target.
+        options: of TensorRT's builder; None for other targets.
     """
 
     model: Model
     target: Target
     pipeline: Pipeline
     graph: Graph
+    options: Options | None = None
 
     @property
     def stored_bytes(self) -> int:
@@ -90,6 +95,7 @@ def plan(
     passes: str = "fuse",
     load: Sequence[str | Path] = (),
     observers: Iterable[Observer] = (),
+    tensorrt: Options | None = None,
 ) -> Plan:
     """Run the passes; nothing is written.
 
@@ -99,8 +105,23 @@ def plan(
     for file in load:
         load_file(file)
     to = find_target(target or default_target())
+    options = _options(to, tensorrt)
     pipeline = _pipeline(passes, to, model.limits)
-    return Plan(model, to, pipeline, pipeline.run(model.graph, *observers))
+    made = Plan(model, to, pipeline, pipeline.run(model.graph, *observers), options)
+    if options:
+        plan_profiles(made.graph, options)   # which refuses limits that do not fit
+    return made
+
+
+def _options(to: Target, given: Options | None) -> Options | None:
+    """The options of TensorRT's builder, where the target has one that takes them."""
+    if to.name in PRODUCTS:
+        check(given or Options(), api_of(to.name, to.version))
+        return given or Options()
+    if given and given.given:
+        names, products = ", ".join(given.given), " and ".join(PRODUCTS)
+        raise TrtcError(f"{names}: target {to.name} has no such option, but {products} have")
+    return None
 
 
 def _pipeline(passes: str, to: Target, limits: Limits) -> Pipeline:
@@ -140,6 +161,7 @@ def compile(
     observers: Iterable[Observer] = (),
     threads: int = 2,
     progress: Progress = silent,
+    tensorrt: Options | None = None,
 ) -> EngineBundle:
     """Compile a checkpoint to an engine bundle.
 
@@ -157,13 +179,14 @@ def compile(
         observers: told of each pass as it has run.
         threads: constants that are materialised at a time.
         progress: told of phases and bytes.
+        tensorrt: what TensorRT's builder is told.
     Errors: a TrtcError where the checkpoint, an option or this machine refuses; nothing half-written stays.
     """
     model = read_model(
         path, dtype=dtype, max_batch_size=max_batch_size, max_input_len=max_input_len, max_seq_len=max_seq_len,
         all_logits=all_logits,
     )   # fmt: skip
-    made = plan(model, target=target, passes=passes, load=load, observers=observers)
+    made = plan(model, target=target, passes=passes, load=load, observers=observers, tensorrt=tensorrt)
     return build(made, out, threads=threads, progress=progress)
 
 
@@ -174,10 +197,11 @@ def build(made: Plan, out: str | Path, *, threads: int = 2, progress: Progress =
     """
     checkpoint = made.model.checkpoint
     build_rank = backend(made.target.name).build
+    own = {"options": made.options} if made.options else {}
     with bundle(Path(out), made.stored_bytes) as writer:
         rank = build_rank(
             made.graph, checkpoint.source, writer, "rank0",
-            target=made.target, threads=threads, progress=progress, release=checkpoint.source.release,
+            target=made.target, threads=threads, progress=progress, release=checkpoint.source.release, **own,
         )   # fmt: skip
         for file in checkpoint.tokenizer_files:
             writer.add(file.name, file)
@@ -194,6 +218,7 @@ def _engine(made: Plan, rank: dict[str, Any]) -> dict[str, Any]:
         "trtc_version": trtc.__version__,
         "target": {"name": made.target.name, "version": made.target.version},
         "pipeline": str(made.pipeline),
+        **({"builder": made.options.given} if made.options else {}),
         "source": {
             "path": str(checkpoint.folder), "format": checkpoint.format, "architecture": checkpoint.config.architecture,
         },

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from trtc.backend.bundle import BundleWriter, HashingFile, Progress, signature, silent
 from trtc.backend.tensorrt.api import PRODUCTS, api_of
 from trtc.backend.tensorrt.bindings import logger, module
+from trtc.backend.tensorrt.configure import configure
 from trtc.backend.tensorrt.diagnose import Diagnostics
 from trtc.backend.tensorrt.emit import Emitter
-from trtc.backend.tensorrt.profiles import add_profiles
-from trtc.backend.tensorrt.weights import let_go, store, stored_bytes
+from trtc.backend.tensorrt.options import Options, check
+from trtc.backend.tensorrt.profiles import Range, add_profiles, graph_profiles
+from trtc.backend.tensorrt.serialize import serialize
+from trtc.backend.tensorrt.timing_cache import check_place, save_timing_cache
+from trtc.backend.tensorrt.weightless import said_of, without_weights, write_weights
+from trtc.backend.tensorrt.weights import let_go, store, stored_bytes, weights
 from trtc.errors import TrtcError
 from trtc.ir.graph import Graph
 from trtc.ir.op import Array
 from trtc.ir.target import Target
 
-__all__ = ["build", "emit_network", "stored_bytes"]
+__all__ = ["PLAIN", "build", "emit_network", "plan_profiles", "stored_bytes"]
 
-WHOLE = 1000   # a build in all, as progress is told
+PLAIN = Options()
 
 
 def build(
@@ -33,36 +35,73 @@ def build(
     folder: str,
     *,
     target: Target,
+    options: Options = PLAIN,
     threads: int = 2,
     progress: Progress = silent,
     release: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Write ``folder/model.plan`` into a bundle.
+    """Write ``folder/model.plan`` into a bundle, and ``folder/weights.safetensors`` where the plan has no weights.
 
     Args:
         graph: legal for the target.
         tensors: the checkpoint's tensors by key; a view of a mapped file is handed to TensorRT as it is.
+        options: what the builder is told.
         threads: constants that are materialised at a time.
         progress: told of "weights" in bytes, then of "build" in thousandths.
         release: told each key whose tensor is in the plan.
     Result:
-        What engine.json says of this rank: the engine's file, its inputs and outputs.
+        What engine.json says of this rank: the engine's file, its inputs and outputs, profiles, file of weights.
     Errors:
         MissingPackage: the target's TensorRT is not installed.
-        TrtcError: the one that is installed has another version.
-        BuildError: it refuses an op or the network.
+        TrtcError: the one that is installed has another version, or no such option.
+        BuildError: it refuses an op, an option or the network.
     """
-    trt, said = installed(target), signature(graph)
+    check(options, api_of(target.name, target.version))
+    trt, plan = installed(target), f"{folder}/model.plan"
+    said = {"engine": plan, **signature(graph), "profiles": plan_profiles(graph, options)}
+    given: dict[str, Any] = {"threads": threads, "progress": progress, "release": release}
+    if options.weightless or options.strip_plan:
+        beside, use = f"{folder}/weights.safetensors", "inputs" if options.weightless else "refit"
+        write_weights(bundle, beside, weights(graph), tensors, **given)
+        said["weights"] = said_of(graph, beside, use)
+    with bundle.open(plan) as file:
+        build_plan(trt, without_weights(graph) if options.weightless else graph, tensors, file, options, **given)
+    return said
+
+
+def build_plan(
+    trt: Any,
+    graph: Graph,
+    tensors: Mapping[str, Array],
+    file: HashingFile,
+    options: Options,
+    *,
+    threads: int,
+    progress: Progress,
+    release: Callable[[str], None],
+) -> None:
+    """Write one plan. Args: as of `build`; the graph has its weights, or inputs in their place."""
+    if options.output_timing_cache:
+        check_place(Path(options.output_timing_cache))
     builder, emit = begin(trt, graph)
     emit_network(emit, tensors, threads=threads, progress=progress, release=release)
     config = builder.create_builder_config()
-    add_profiles(builder, config, graph)
+    add_profiles(builder, config, graph, plan_profiles(graph, options))
     emit.types.configure(config, graph)
     emit.diagnostics.check()
-    with bundle.open(f"{folder}/model.plan") as file:
-        _serialize(emit, builder, config, file, progress)
+    configure(builder, config, emit, options)
+    serialize(emit, builder, config, file, progress)
     let_go(graph, release)
-    return {"engine": f"{folder}/model.plan", **said}
+    if options.output_timing_cache:
+        save_timing_cache(config, Path(options.output_timing_cache))
+
+
+def plan_profiles(graph: Graph, options: Options) -> list[dict[str, Range]]:
+    """The optimisation profiles that the plan of a graph gets, in order."""
+    return graph_profiles(
+        graph, max_num_tokens=options.max_num_tokens, opt_num_tokens=options.opt_num_tokens,
+        several=options.multiple_profiles,
+    )   # fmt: skip
 
 
 def installed(target: Target) -> Any:
@@ -97,91 +136,3 @@ def emit_network(
     store(emit, tensors, threads=threads, progress=progress, release=release)
     emit.body()
     emit.outputs([output["name"] for output in signature(emit.graph)["outputs"]])
-
-
-def _serialize(emit: Emitter, builder: Any, config: Any, file: HashingFile, progress: Progress) -> None:
-    raised: list[BaseException] = []   # by callbacks: the build ends, then the first is raised
-    if hasattr(config, "progress_monitor"):   # from 10.0
-        config.progress_monitor = _monitor(emit.trt, progress, raised)
-    with _interrupts(raised):
-        if hasattr(builder, "build_serialized_network_to_stream"):   # from 10.13.3
-            built = builder.build_serialized_network_to_stream(emit.network, config, _writer(emit.trt, file, raised))
-        elif built := builder.build_serialized_network(emit.network, config):
-            file.write(memoryview(built))
-    if raised:
-        raise raised[0]
-    emit.diagnostics.check()
-    if not built:
-        raise emit.diagnostics.refusal(None, "it built no plan and gave no reason")
-
-
-@contextmanager
-def _interrupts(raised: list[BaseException]) -> Generator[None, None, None]:
-    """Keep Ctrl-C until the build ends, at its next step: TensorRT would swallow what it raises in a callback."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def keep(number: int, frame: FrameType | None) -> None:
-        raised.append(KeyboardInterrupt())
-
-    before = signal.signal(signal.SIGINT, keep)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before or signal.default_int_handler)
-
-
-def _writer(trt: Any, file: HashingFile, raised: list[BaseException]) -> Any:
-    class Writer(trt.IStreamWriter):
-        def __init__(self) -> None:
-            trt.IStreamWriter.__init__(self)
-
-        def write(self, data: bytes) -> int:
-            return _caught(raised, file.write, data)
-
-    return Writer()
-
-
-def _monitor(trt: Any, progress: Progress, raised: list[BaseException]) -> Any:
-    class Monitor(trt.IProgressMonitor):
-        def __init__(self) -> None:
-            trt.IProgressMonitor.__init__(self)
-            self.open: list[list[int]] = []   # steps done and steps in all of each phase under way, outermost first
-            self.told = -1
-
-        def phase_start(self, phase_name: str, parent_phase: str, num_steps: int) -> None:
-            self.open.append([0, num_steps])
-            self.tell(self.part())
-
-        def step_complete(self, phase_name: str, step: int) -> bool:
-            self.open[-1][0] += 1
-            self.tell(self.part())
-            return not raised
-
-        def phase_finish(self, phase_name: str) -> None:
-            self.open.pop()
-            self.tell(self.part() if self.open else WHOLE)
-
-        def part(self) -> int:
-            part, step = 0.0, float(WHOLE)
-            for done, steps in self.open:
-                step /= steps
-                part += done * step
-            return int(part)
-
-        def tell(self, part: int) -> None:
-            if part > self.told and not raised:
-                self.told = part
-                _caught(raised, progress, "build", part, WHOLE)
-
-    return Monitor()
-
-
-def _caught(raised: list[BaseException], call: Callable[..., Any], *arguments: Any) -> Any:
-    """What the call gives; what it raises is kept, as TensorRT would swallow it."""
-    try:
-        return call(*arguments)
-    except BaseException as error:
-        raised.append(error)
-        return 0

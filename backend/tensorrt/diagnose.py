@@ -7,7 +7,7 @@ wrong engine. So every call is followed by ``check``.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trtc.backend.tensorrt.bindings import product_of
@@ -21,6 +21,17 @@ _PLACE = re.compile(   # in their source
     r"\.?\s+In \w+ at /\S+|^\[[\w.]+:\d+: \w+\] |\bMyelinCheckException: [\w.]+:\d+: "
 )
 _CONDITION = re.compile(r"^Parameter check failed, condition: (?P<condition>.*?)\. (?P<what>\S.*)$", re.DOTALL)
+
+
+MEMORY = "help: a smaller --max-batch-size, --max-input-len or --workspace needs less, and so does --weightless"
+EXPLAINED: Sequence[tuple[re.Pattern[str], str, str]] = (
+    (re.compile(r"out ?of ?memory|bad_alloc", re.IGNORECASE), "{} has not the memory to build the network", MEMORY),
+    (
+        re.compile(r"graph_jit|not found in the accelerator list|CHECK\(status == CUDA_SUCCESS\)"),
+        "{} builds plans to refit on a machine with a GPU only", "help: --weightless does the same, on any machine",
+    ),
+)   # fmt: skip
+"""What lines of TensorRT's come of, where they do not say it themselves: by what they hold, our words and the fix."""
 
 
 class BuildError(TrtcError):
@@ -37,6 +48,7 @@ class Diagnostics:
     def __init__(self, trt: Any) -> None:
         self.product = product_of(trt)
         self.lines: list[str] = []
+        self.driverless = False   # it has looked for a GPU in vain, which is no error by itself
         self.owners: dict[str, Op] = {}   # of each layer, the op that it was made for
         self.recorder = _recorder(trt, self.lines)
 
@@ -49,6 +61,7 @@ class Diagnostics:
             BuildError: it names the op's kind and place, what TensorRT says, and the operands.
         """
         said = [readable(line) for line in self.lines if DRIVER not in line]
+        self.driverless |= any(DRIVER in line for line in self.lines)
         if said:
             self.lines.clear()
             raise self.refusal(op or self._owner(said[0]), *said)
@@ -57,6 +70,9 @@ class Diagnostics:
     def refusal(self, op: Op | None, *said: str) -> BuildError:
         """The error that TensorRT says this of an op, or of the network."""
         where = f"{op.name} at {op.loc or '?'}" if op else "the network"
+        for pattern, words, fix in EXPLAINED:
+            if any(map(pattern.search, said)):
+                return BuildError(words.format(self.product), *dict.fromkeys(said), fix)
         operands: Mapping[str, Any] = op.operands if op else {}
         notes = [*(f"{name} : {value.type}" for name, value in operands.items()), *dict.fromkeys(said[1:])]
         return BuildError(f"{self.product} refuses {where}: {said[0]}", *notes)

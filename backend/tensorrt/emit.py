@@ -9,6 +9,7 @@ from trtc.backend.tensorrt.bindings import dtype_of
 from trtc.backend.tensorrt.diagnose import Diagnostics
 from trtc.backend.tensorrt.layers import Layers
 from trtc.backend.tensorrt.lower import LOWERINGS
+from trtc.backend.tensorrt.origins import origins
 from trtc.backend.tensorrt.shapes import Shapes
 from trtc.ir.graph import Graph
 from trtc.ir.materialize import Stored
@@ -26,7 +27,7 @@ class Emitter(Layers):
 
     def __init__(self, trt: Any, network: Any, diagnostics: Diagnostics, graph: Graph) -> None:
         super().__init__(trt, network, diagnostics)
-        self.graph = graph
+        self.graph, self.origins = graph, origins(graph)
         self.tensors: dict[Value, Any] = {}
         self.shapes = Shapes(self)
 

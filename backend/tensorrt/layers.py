@@ -30,6 +30,7 @@ class Layers:
         self.types = WeakTypes(trt)
         self.op: Op | None = None            # the op under way,
         self.place = ""                      # and the name of its layer
+        self.origins: Mapping[Op, str] = {}  # what the plan itself says of each op's layers
         self.arrays: dict[str, Array] = {}   # of every constant layer by name: TensorRT reads them until it has built
         self._taken: Counter[str] = Counter()
 
@@ -48,7 +49,8 @@ class Layers:
         for index, tensor in (inputs or {}).items():
             layer.set_input(index, tensor)
             self.diagnostics.check(self.op)
-        for key, value in {"name": self._name(part), **settings}.items():
+        origin = self.origins.get(self.op, "") if self.op else ""
+        for key, value in {"name": self._name(part), "metadata": origin, **settings}.items():
             setattr(layer, key, value)
             self.diagnostics.check(self.op)
             if not _same(got := getattr(layer, key), value):
@@ -72,13 +74,15 @@ class Layers:
     def constant(self, array: Array, part: str = "") -> Any:
         """A tensor of these numbers; the array is kept until the engine is built."""
         array = array if array.flags.c_contiguous else np.ascontiguousarray(array)
-        if self.types.strong:
-            weights = self.trt.Weights(dtype_of(self.trt, BY_NUMPY[array.dtype]), array.ctypes.data, array.size)
-        else:   # which takes arrays only, and copies none
-            weights = self.trt.Weights(array)
-        layer = self.layer("constant", array.shape, weights, part=part)
+        layer = self.layer("constant", array.shape, self.as_weights(array), part=part)
         self.arrays[layer.name] = array
         return layer.get_output(0)
+
+    def as_weights(self, array: Array) -> Any:
+        """TensorRT's view of a contiguous array, which must live as long."""
+        if self.types.strong:
+            return self.trt.Weights(dtype_of(self.trt, BY_NUMPY[array.dtype]), array.ctypes.data, array.size)
+        return self.trt.Weights(array)   # which takes arrays only, and copies none
 
     def number(self, value: float, dtype: DType, rank: int) -> Any:
         """A tensor of one number, of this rank."""

@@ -1,28 +1,82 @@
-"""Optimisation profiles: one for prefill, one for decode."""
+"""Optimisation profiles: one or more for prefill, one for decode."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
+from trtc.ir.errors import IRError
 from trtc.ir.graph import Graph
 from trtc.ir.types import Bounds, evaluate, names
 
 Range: TypeAlias = tuple[int, int, int]   # the least, the most likely and the greatest value
-TOKENS = "S"                              # the size that counts new tokens of each sequence
+BATCH, TOKENS = "B", "S"                  # the sizes that count sequences, and new tokens of each
+FEWEST = 16                               # new tokens of a sequence that no range of their own ends below
+RATIO = 4                                 # between the ends of ranges
 
 
-def profiles(bounds: Bounds) -> list[dict[str, Range]]:
+def profiles(
+    bounds: Bounds, *, max_num_tokens: int = 0, opt_num_tokens: int = 0, several: bool = False
+) -> list[dict[str, Range]]:
     """The range of each symbolic size: of any number of new tokens, then of exactly one where that is apart.
 
     >>> profiles({"B": (1, 8), "S": (1, 64)})
     [{'B': (1, 4, 8), 'S': (1, 32, 64)}, {'B': (1, 4, 8), 'S': (1, 1, 1)}]
+
+    Args:
+        max_num_tokens: bounds B * S, in every profile: those of longer prompts take fewer sequences. 0: unbounded.
+        opt_num_tokens: the most likely B * S; 0: half of each range.
+        several: a profile for each of several ranges of S.
+    Errors:
+        IRError: max_num_tokens is less than one token of each sequence, or than opt_num_tokens.
     """
     if not bounds:
         return []
-    prefill = {name: (least, (least + most) // 2, most) for name, (least, most) in bounds.items()}
-    least, most = bounds.get(TOKENS, (1, 1))
-    return [prefill, {**prefill, TOKENS: (1, 1, 1)}] if least == 1 < most else [prefill]
+    (few, batch), (least, most) = bounds.get(BATCH, (1, 1)), bounds.get(TOKENS, (1, 1))
+    limit = max_num_tokens or batch * most
+    if limit < batch:
+        raise IRError(f"max_num_tokens is {limit}, but must be at least max_batch_size, {batch}")
+    if opt_num_tokens > limit:
+        raise IRError(f"opt_num_tokens is {opt_num_tokens}, but must not exceed {limit}, the most tokens of a batch")
+    boxes = list(_boxes(batch, least, most, limit, several)) or [(batch, (least, most))]
+    if least == 1 < most:
+        boxes = [box for box in boxes if box[1] != (1, 1)] + [(batch, (1, 1))]
+    rest = {name: _likely(*pair) for name, pair in bounds.items()}
+    return [rest | _box(bounds, (few, max(few, b)), span, opt_num_tokens) for b, span in boxes]
+
+
+def _boxes(batch: int, least: int, most: int, limit: int, several: bool) -> Iterator[tuple[int, tuple[int, int]]]:
+    """The greatest batch, and the span of S, of each profile of prefill, from the longest."""
+    full = min(most, limit // batch)   # new tokens of each sequence of the greatest batch
+    ends = {most, full}
+    if several:
+        end = most // RATIO
+        while end >= FEWEST:
+            ends.add(end)
+            end //= RATIO
+    ordered = sorted((e for e in ends if e >= least), reverse=True)
+    for n, end in enumerate(ordered):
+        below = ordered[n + 1] if n + 1 < len(ordered) else 0
+        first = max(least, below + 1) if several else least
+        yield min(batch, max(1, limit // end)), (first, end)
+
+
+def _box(bounds: Bounds, batch: tuple[int, int], span: tuple[int, int], likely: int) -> dict[str, Range]:
+    """The ranges of B and S in one profile, as far as there are such sizes."""
+    b, s = _likely(*batch), _likely(*span)
+    if likely:
+        tokens = _within(-(-likely // b[1]), *span)
+        sequences = _within(likely // tokens, *batch)
+        b, s = (batch[0], sequences, batch[1]), (span[0], tokens, span[1])
+    return {name: ranges for name, ranges in ((BATCH, b), (TOKENS, s)) if name in bounds}
+
+
+def _likely(least: int, most: int) -> Range:
+    return least, (least + most) // 2, most
+
+
+def _within(number: int, least: int, most: int) -> int:
+    return min(max(number, least), most)
 
 
 def shapes(graph: Graph, ranges: Mapping[str, Range]) -> dict[str, tuple[tuple[int, ...], ...]]:
@@ -35,10 +89,18 @@ def shapes(graph: Graph, ranges: Mapping[str, Range]) -> dict[str, tuple[tuple[i
     }
 
 
-def add_profiles(builder: Any, config: Any, graph: Graph) -> None:
-    """Add the profiles to a builder's config."""
+def graph_profiles(graph: Graph, **options: Any) -> list[dict[str, Range]]:
+    """The profiles of a graph, over the sizes that its inputs have.
+
+    Args: as of `profiles`.
+    """
     used = set[str]().union(*(names(op.shape) for op in graph.inputs))
-    for ranges in profiles({name: pair for name, pair in graph.bounds.items() if name in used}):
+    return profiles({name: pair for name, pair in graph.bounds.items() if name in used}, **options)
+
+
+def add_profiles(builder: Any, config: Any, graph: Graph, found: list[dict[str, Range]]) -> None:
+    """Add the profiles to a builder's config."""
+    for ranges in found:
         profile = builder.create_optimization_profile()
         for key, points in shapes(graph, ranges).items():
             profile.set_shape(key, *points)

@@ -20,6 +20,11 @@ def constants(graph: Graph) -> list[Stored]:
     return found + [Stored(f"{k}.constant", v) for k, v in left.items() if not isinstance(v, Constant)]
 
 
+def weights(graph: Graph) -> list[Stored]:
+    """Of these, the ones that a checkpoint says; the others are the same for every checkpoint of a shape."""
+    return [item for item in constants(graph) if weights_of(item.value)]
+
+
 def stored_bytes(graph: Graph) -> int:
     """The bytes of weights that the engine of a graph stores."""
     return sum(s.value.type.nbytes() for s in constants(graph))

@@ -1,0 +1,118 @@
+"""Building the plan of a network: progress, Ctrl-C, and the plan's bytes as they come."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from trtc.backend.bundle import HashingFile, Progress
+from trtc.backend.tensorrt.emit import Emitter
+
+WHOLE = 1000   # a build in all, as progress is told
+
+
+def serialize(emit: Emitter, builder: Any, config: Any, file: HashingFile, progress: Progress) -> None:
+    """Build the emitter's network and write the plan.
+
+    Errors:
+        BuildError: TensorRT refuses the network, or has no memory left.
+    """
+    raised: list[BaseException] = []   # by callbacks: the build ends, then the first is raised
+    if hasattr(config, "progress_monitor"):   # from 10.0
+        config.progress_monitor = _monitor(emit.trt, progress, raised)
+    try:
+        with _interrupts(raised):
+            built = _built(emit, builder, config, file, raised)
+    except MemoryError:
+        raise emit.diagnostics.refusal(None, "out of memory") from None
+    if raised:
+        raise raised[0]
+    emit.diagnostics.check()
+    if not built:
+        reason = "there is no GPU here" if emit.diagnostics.driverless else "it built no plan and gave no reason"
+        raise emit.diagnostics.refusal(None, reason)
+
+
+def _built(emit: Emitter, builder: Any, config: Any, file: HashingFile, raised: list[BaseException]) -> bool:
+    if hasattr(builder, "build_serialized_network_to_stream"):   # from 10.13.3
+        return builder.build_serialized_network_to_stream(emit.network, config, _writer(emit.trt, file, raised))
+    built = builder.build_serialized_network(emit.network, config)
+    if built:
+        file.write(memoryview(built))
+    return bool(built)
+
+
+@contextmanager
+def _interrupts(raised: list[BaseException]) -> Generator[None, None, None]:
+    """Keep Ctrl-C until the build ends, at its next step: TensorRT would swallow what it raises in a callback."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def keep(number: int, frame: FrameType | None) -> None:
+        raised.append(KeyboardInterrupt())
+
+    before = signal.signal(signal.SIGINT, keep)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before or signal.default_int_handler)
+
+
+def _writer(trt: Any, file: HashingFile, raised: list[BaseException]) -> Any:
+    class Writer(trt.IStreamWriter):
+        def __init__(self) -> None:
+            trt.IStreamWriter.__init__(self)
+
+        def write(self, data: bytes) -> int:
+            return _caught(raised, file.write, data)
+
+    return Writer()
+
+
+def _monitor(trt: Any, progress: Progress, raised: list[BaseException]) -> Any:
+    class Monitor(trt.IProgressMonitor):
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.open: list[list[int]] = []   # steps done and steps in all of each phase under way, outermost first
+            self.told = -1
+
+        def phase_start(self, phase_name: str, parent_phase: str, num_steps: int) -> None:
+            self.open.append([0, num_steps])
+            self.tell(self.part())
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            self.open[-1][0] += 1
+            self.tell(self.part())
+            return not raised
+
+        def phase_finish(self, phase_name: str) -> None:
+            self.open.pop()
+            self.tell(self.part() if self.open else WHOLE)
+
+        def part(self) -> int:
+            part, step = 0.0, float(WHOLE)
+            for done, steps in self.open:
+                step /= steps
+                part += done * step
+            return int(part)
+
+        def tell(self, part: int) -> None:
+            if part > self.told and not raised:
+                self.told = part
+                _caught(raised, progress, "build", part, WHOLE)
+
+    return Monitor()
+
+
+def _caught(raised: list[BaseException], call: Callable[..., Any], *arguments: Any) -> Any:
+    """What the call gives; what it raises is kept, as TensorRT would swallow it."""
+    try:
+        return call(*arguments)
+    except BaseException as error:
+        raised.append(error)
+        return 0
