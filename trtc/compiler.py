@@ -152,9 +152,7 @@ def compile(
     *,
     target: str = "",
     dtype: str = "",
-    max_batch_size: int = 8,
-    max_input_len: int = 0,
-    max_seq_len: int = 0,
+    max_batch_size: int = 8, max_input_len: int = 0, max_seq_len: int = 0,
     passes: str = "fuse",
     load: Sequence[str | Path] = (),
     all_logits: bool = False,
@@ -162,7 +160,7 @@ def compile(
     threads: int = 2,
     progress: Progress = silent,
     tensorrt: Options | None = None,
-) -> EngineBundle:
+) -> EngineBundle:   # fmt: skip
     """Compile a checkpoint to an engine bundle.
 
     Args:

@@ -72,7 +72,8 @@ class Options:
             for value in given if isinstance(given, tuple) else (given,):
                 if value not in choices:
                     want = ", ".join(str(c) for c in choices if c not in ("", None))
-                    raise TrtcError(f"{name} is {value}, but must be of {want}", *nearest(str(value), map(str, choices)))
+                    near = nearest(str(value), map(str, choices))
+                    raise TrtcError(f"{name} is {value}, but must be of {want}", *near)
         for name in ("max_num_tokens", "opt_num_tokens", "workspace", "workers"):
             if getattr(self, name) < 0:
                 raise TrtcError(f"{name} is {getattr(self, name)}, but must not be negative")

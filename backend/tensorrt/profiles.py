@@ -47,6 +47,7 @@ def profiles(
 
 def _boxes(batch: int, least: int, most: int, limit: int, several: bool) -> Iterator[tuple[int, tuple[int, int]]]:
     """The greatest batch, and the span of S, of each profile of prefill, from the longest."""
+    most = min(most, limit)
     full = min(most, limit // batch)   # new tokens of each sequence of the greatest batch
     ends = {most, full}
     if several:

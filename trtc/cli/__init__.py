@@ -26,6 +26,7 @@ Rules:
 * At the top import only typer, the standard library, ``trtc.errors`` and ``trtc.cli._shared``: all files here are
   imported for ``trtc --help``, and a test says that none brings NumPy or anything else heavy. What annotations
   need must be imported at the top, not under TYPE_CHECKING: typer evaluates them.
+* Options that belong together are the fields of a dataclass, which is the type of one parameter (`trtc.cli._groups`).
 * The result goes to stdout; all else (`say`, `detail`, `progress`) to stderr.
 * ``--quiet``, ``--verbose`` and ``--log-json`` are added to every command here, and are also taken before its name;
   read them from ``trtc.cli._shared.settings`` if `say` and its like are not enough.
@@ -43,12 +44,13 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from importlib import import_module
-from inspect import Parameter, Signature, signature
-from typing import Annotated, Any, get_type_hints
+from inspect import Parameter, Signature
+from typing import Annotated, Any
 
 import typer
 
 from trtc import __version__
+from trtc.cli._groups import Sections, expanded
 from trtc.cli._shared import complain, settings
 from trtc.errors import TrtcError
 
@@ -78,7 +80,7 @@ def main() -> None:
     for module in pkgutil.iter_modules(__path__):
         if not module.name.startswith("_"):
             function = getattr(import_module(f"{__name__}.{module.name}"), module.name)
-            app.command(module.name)(_command(function))
+            app.command(module.name, cls=Sections)(_command(function))
     typer.main.get_command(app)(prog_name="trtc")
 
 
@@ -105,11 +107,13 @@ def _set(**options: bool) -> None:
 def _command(function: Callable[..., None]) -> Callable[..., None]:
     """Add the common options to a command, and turn what it raises into exit codes."""
 
+    parameters, call = expanded(function)
+
     @wraps(function)
     def run(**arguments: Any) -> None:
         _set(**{name: arguments.pop(name) for name in COMMON})
         try:
-            function(**arguments)
+            call(**arguments)
         except TrtcError as error:
             complain(error)
             raise typer.Exit(2) from None
@@ -122,9 +126,7 @@ def _command(function: Callable[..., None]) -> Callable[..., None]:
             print("interrupted", file=sys.stderr)
             raise typer.Exit(130) from None
 
-    hints = get_type_hints(function, include_extras=True)
-    own = [parameter.replace(annotation=hints[name]) for name, parameter in signature(function).parameters.items()]
     added = [Parameter(name, Parameter.KEYWORD_ONLY, default=False, annotation=kind) for name, kind in COMMON.items()]
-    setattr(run, "__signature__", Signature([*own, *added]))   # noqa: B010
-    run.__annotations__ = {**hints, **COMMON}
+    setattr(run, "__signature__", Signature([*parameters, *added]))   # noqa: B010
+    run.__annotations__ = {p.name: p.annotation for p in [*parameters, *added]}
     return run

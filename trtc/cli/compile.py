@@ -13,6 +13,7 @@ from trtc.cli._debug import explaining
 from trtc.cli._outline import op_counts, outline
 from trtc.cli._shared import detail, progress, say
 from trtc.cli._table import amount, table
+from trtc.cli._tensorrt import TensorRT
 from trtc.errors import TrtcError
 
 if TYPE_CHECKING:
@@ -22,7 +23,11 @@ if TYPE_CHECKING:
 EngineDir = Annotated[Path | None, typer.Option("--output", "-o", metavar="ENGINE_DIR", help="Where the engine goes.")]
 DumpIR = Annotated[Path | None, typer.Option("--dump-ir", metavar="DIR", help="Write the graph after each pass there.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be built, and build nothing.")]
-Threads = Annotated[int, typer.Option(metavar="N", min=1, help="Weights that are worked on at a time.")]
+MaxBeamWidth = Annotated[int, typer.Option(metavar="N", min=1, help="Beams, each a sequence, of each of a batch.")]
+Workers = Annotated[
+    int, typer.Option("--workers", "--threads", metavar="N", min=1, help="Weights that are worked on at a time.")
+]
+NONE = TensorRT()
 
 
 def compile(
@@ -40,25 +45,27 @@ def compile(
     check: options.Check = False,
     explain: options.Explain = False,
     dry_run: DryRun = False,
-    threads: Threads = 2,
+    max_beam_width: MaxBeamWidth = 1,
+    workers: Workers = 2,
+    tensorrt: TensorRT = NONE,
 ) -> None:
     """Compile a checkpoint to an engine."""
     from trtc.compiler import plan, read_model
 
     if not output and not dry_run:
         raise TrtcError("there is no -o, but it must say where the engine goes", "help: -o ENGINE_DIR, or --dry-run")
-    start = time.perf_counter()
+    start, given = time.perf_counter(), tensorrt.options()
     model = read_model(
-        model_dir, dtype=dtype, max_batch_size=max_batch_size, max_input_len=max_input_len, max_seq_len=max_seq_len,
-        all_logits=all_logits,
+        model_dir, dtype=dtype, max_batch_size=max_batch_size * max_beam_width, max_input_len=max_input_len,
+        max_seq_len=max_seq_len, all_logits=all_logits,
     )   # fmt: skip
     observers = _observers(model, dump_ir, check)
     with explaining(explain):
-        made = plan(model, target=target, passes=passes, load=load or [], observers=observers)
+        made = plan(model, target=target, passes=passes, load=load or [], observers=observers, tensorrt=given)
     if dry_run or not output:
         print(_outline(made))
     else:
-        _build(made, output, threads, start)
+        _build(made, output, workers, start)
 
 
 def _build(made: Plan, output: Path, threads: int, start: float) -> None:

@@ -34,7 +34,9 @@ def inspect(engine_dir: EngineDir, as_json: options.Json = False) -> None:
 
 def _record(bundle: EngineBundle, graph: Graph) -> dict[str, Any]:
     ranks = [
-        {"rank": r.rank, "engine": r.engine, "inputs": list(map(vars, r.inputs)), "outputs": list(map(vars, r.outputs))}
+        {"rank": r.rank, "engine": r.engine, "inputs": _told(r.inputs), "outputs": _told(r.outputs)}
+        | ({"profiles": r.profiles} if r.profiles else {})
+        | ({"weights": r.weights.file} if r.weights else {})
         for r in bundle.ranks
     ]
     return {
@@ -49,10 +51,15 @@ def _record(bundle: EngineBundle, graph: Graph) -> dict[str, Any]:
         "limits": vars(bundle.limits),
         "cache": vars(bundle.cache),
         "pipeline": bundle.pipeline,
+        "builder": bundle.builder,
         "bounds": bundle.bounds,
         "ranks": ranks,
         "ops": [{"op": name, "count": count, "weight_bytes": size} for name, count, size in op_counts(graph)],
     }
+
+
+def _told(tensors: Iterable[Tensor]) -> list[dict[str, Any]]:
+    return [{key: said for key, said in vars(tensor).items() if said is not None} for tensor in tensors]
 
 
 def _bytes(bundle: EngineBundle) -> int:
