@@ -114,7 +114,7 @@ class Known:
         if first is None:
             return (f"{PRODUCTS[api.product]} has no {self.what}", *([f"help: {self.instead}"] if self.instead else []))
         if api.version < first:
-            return (f"{api} has no {self.what}, which come with {PRODUCTS[api.product]} {dotted(first)}",)
+            return (f"{api} has no {self.what}: {PRODUCTS[api.product]} {dotted(first)} is the first that has",)
         return ()
 
 
