@@ -10,17 +10,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from trtc.backend.tensorrt.options import Options as TensorRTOptions
     from trtc.compiler import compile
     from trtc.converter import convert
+    from trtc.refitter import refit
     from trtc.runtime.bundle import EngineBundle
     from trtc.runtime.generate import load
 
 __version__ = "0.1.0"
-__all__ = ["EngineBundle", "__version__", "compile", "convert", "load"]
+__all__ = ["EngineBundle", "TensorRTOptions", "__version__", "compile", "convert", "load", "refit"]
 
 _HOME = {
     "compile": "trtc.compiler", "convert": "trtc.converter", "EngineBundle": "trtc.runtime.bundle",
-    "load": "trtc.runtime.generate",
+    "load": "trtc.runtime.generate", "refit": "trtc.refitter",
+    "TensorRTOptions": "trtc.backend.tensorrt.options:Options",
 }   # fmt: skip
 
 
@@ -30,4 +33,5 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'trtc' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_HOME[name]), name)
+    module, _, own_name = _HOME[name].partition(":")
+    return getattr(import_module(module), own_name or name)

@@ -9,7 +9,7 @@ from typing import Any
 
 import trtc
 from trtc.backend.backends import backend, default_target
-from trtc.backend.bundle import Progress, bundle, silent
+from trtc.backend.bundle import BundleWriter, Progress, bundle, silent
 from trtc.backend.targets import Target
 from trtc.backend.targets import target as find_target
 from trtc.backend.tensorrt.api import PRODUCTS, api_of
@@ -201,11 +201,20 @@ def build(made: Plan, out: str | Path, *, threads: int = 2, progress: Progress =
             made.graph, checkpoint.source, writer, "rank0",
             target=made.target, threads=threads, progress=progress, release=checkpoint.source.release, **own,
         )   # fmt: skip
-        for file in checkpoint.tokenizer_files:
-            writer.add(file.name, file)
-        writer.add_text("graph.trtc", f"{made.graph}\n")
-        writer.finish(_engine(made, rank))
+        finish(writer, made, rank)
     return EngineBundle.open(out, verify=False)
+
+
+def finish(writer: BundleWriter, made: Plan, rank: dict[str, Any]) -> None:
+    """Write what a bundle has beside the engine of its rank, and engine.json.
+
+    Args:
+        rank: what engine.json says of the rank.
+    """
+    for file in made.model.checkpoint.tokenizer_files:
+        writer.add(file.name, file)
+    writer.add_text("graph.trtc", f"{made.graph}\n")
+    writer.finish(_engine(made, rank))
 
 
 def _engine(made: Plan, rank: dict[str, Any]) -> dict[str, Any]:

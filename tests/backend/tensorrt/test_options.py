@@ -53,7 +53,8 @@ def test_an_option_is_refused_by_exactly_the_versions_before_it(name: str) -> No
 
 def test_what_a_version_lacks_is_said_in_one_sentence() -> None:
     assert refusal("tensorrt:8.6", weight_streaming=True) == (
-        "error: weight_streaming is asked for, but TensorRT 8.6 has no weight streaming: TensorRT 10.0 is the first that has"
+        "error: weight_streaming is asked for, but TensorRT 8.6 has no weight streaming: "
+        "TensorRT 10.0 is the first that has"
     )
     assert refusal("tensorrt-rtx:1.7", version_compatible=True) == (
         "error: version_compatible is asked for, but TensorRT-RTX has no version-compatible plans\n"
@@ -157,6 +158,6 @@ def test_builds_that_cannot_be_say_why_and_leave_nothing(name: str, tmp_path: Pa
 
 
 def test_options_are_checked_before_tensorrt_is_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(TrtcError, match="TensorRT 8.6 has no debug tensors"), bundle(tmp_path / "e", 0) as writer:
+    with pytest.raises(TrtcError, match=r"TensorRT 8\.6 has no debug tensors"), bundle(tmp_path / "e", 0) as writer:
         options = Options(enable_debug_output=True)
         build(small(), {}, writer, "rank0", target=tensorrt("8.6"), options=options)
