@@ -27,6 +27,7 @@ Rules:
   imported for ``trtc --help``, and a test says that none brings NumPy or anything else heavy. What annotations
   need must be imported at the top, not under TYPE_CHECKING: typer evaluates them.
 * Options that belong together are the fields of a dataclass, which is the type of one parameter (`trtc.cli._groups`).
+* A command that reads arguments of its own gives typer's ``context_settings`` for it as ``PASSED_ON``.
 * The result goes to stdout; all else (`say`, `detail`, `progress`) to stderr.
 * ``--quiet``, ``--verbose`` and ``--log-json`` are added to every command here, and are also taken before its name;
   read them from ``trtc.cli._shared.settings`` if `say` and its like are not enough.
@@ -79,8 +80,9 @@ def main() -> None:
     app.callback()(_common_options)
     for module in pkgutil.iter_modules(__path__):
         if not module.name.startswith("_"):
-            function = getattr(import_module(f"{__name__}.{module.name}"), module.name)
-            app.command(module.name, cls=Sections)(_command(function))
+            file = import_module(f"{__name__}.{module.name}")
+            passed_on = getattr(file, "PASSED_ON", {})
+            app.command(module.name, cls=Sections, context_settings=passed_on)(_command(getattr(file, module.name)))
     typer.main.get_command(app)(prog_name="trtc")
 
 

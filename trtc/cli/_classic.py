@@ -1,0 +1,205 @@
+"""The options of ``trtllm-build``, each mapped to one of ``trtc compile``, or answered with what replaced it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from trtc.errors import TrtcError
+
+
+@dataclass(frozen=True)
+class Classic:
+    """What became of an option.
+
+    Args:
+        to: the option of ``trtc compile`` that it is now, with the same value.
+        says: what replaced it, in one line.
+        switch: it is on where nothing, ``enable`` or ``true`` follows, and off where ``disable`` or ``false`` does.
+        refused: an engine would not be what is asked for, so none is built.
+        usual: values with which it asks for what trtc does anyway: nothing is said.
+    """
+
+    to: str = ""
+    says: str = ""
+    switch: bool = False
+    refused: bool = False
+    usual: tuple[str, ...] = ()
+
+
+OWN = "TensorRT's own kernels do it: there are no plugins to choose"
+PADDED = "batches are ragged by the lengths of their sequences, which engines take as inputs"
+FUSED = "attention is one fused kernel wherever the target has one; trtc inspect --layers shows it"
+CACHE = "caches are whole buffers, updated in place; the runtime plans them"
+ONE = "an engine is for one device"
+LORA = "adapters are not built into engines: merge them into the checkpoint"
+DRAFTS = "engines do not check drafts of other models"
+QUANTISED = "what a checkpoint says of its quantisation decides"
+PROMPTS = "engines take no embeddings of prompts"
+ON, OFF = ("enable", "true"), ("disable", "false")
+TO = {
+    name: Classic(to=f"--{name.replace('_', '-')}")
+    for name in (
+        "max_batch_size", "max_input_len", "max_seq_len", "max_beam_width", "max_num_tokens", "opt_num_tokens",
+        "input_timing_cache", "output_timing_cache", "profiling_verbosity", "workers",
+    )
+}   # fmt: skip
+SWITCHES = {
+    name: Classic(to=f"--{name.replace('_', '-')}", switch=True)
+    for name in (
+        "multiple_profiles", "strip_plan", "weight_streaming", "weight_sparsity", "enable_debug_output", "dry_run",
+        "monitor_memory",
+    )
+}   # fmt: skip
+PLUGINS = (
+    "bert_attention_plugin", "gemm_plugin", "gemm_swiglu_plugin", "fp8_rowwise_gemm_plugin", "moe_plugin",
+    "mamba_conv1d_plugin", "low_latency_gemm_plugin", "low_latency_gemm_swiglu_plugin", "lookup_plugin",
+    "identity_plugin", "layernorm_plugin", "rmsnorm_plugin", "use_gemm_plugin", "use_bert_attention_plugin",
+    "use_lookup_plugin", "use_identity_plugin", "use_layernorm_plugin", "use_rmsnorm_plugin",
+)   # fmt: skip
+TABLE: Mapping[str, Classic] = {
+    **TO,
+    **SWITCHES,
+    **{name: Classic(says=OWN, usual=OFF) for name in PLUGINS},
+    **{name: Classic(says=FUSED) for name in (
+        "gpt_attention_plugin", "use_gpt_attention_plugin", "context_fmha", "context_fmha_fp32_acc", "enable_xqa",
+        "enable_context_fmha", "enable_context_fmha_fp32_acc", "bert_context_fmha_fp32_acc", "multi_block_mode",
+        "use_context_fmha_for_generation", "attention_qk_half_accumulation", "use_paged_context_fmha",
+        "use_fp8_context_fmha",
+    )},
+    **{name: Classic(says=QUANTISED, usual=OFF) for name in (
+        "smooth_quant_gemm_plugin", "smooth_quant_plugins", "weight_only_groupwise_quant_matmul_plugin",
+        "weight_only_quant_matmul_plugin", "quantize_per_token_plugin", "quantize_tensor_plugin",
+        "rmsnorm_quantization_plugin", "layernorm_quantization_plugin", "fuse_fp4_quant",
+    )},
+    **{name: Classic(says="the builder fuses what it can; the passes are trtc's (trtc passes)", usual=OFF) for name in (
+        "norm_quant_fusion", "reduce_fusion", "use_fused_mlp",
+    )},
+    **{name: Classic(says=ONE, usual=OFF) for name in (
+        "nccl_plugin", "use_custom_all_reduce", "user_buffer", "pp_reduce_scatter", "gemm_allreduce_plugin",
+        "gpus_per_node", "cluster_key",
+    )},
+    "auto_parallel": Classic(says=ONE, refused=True, usual=("1",)),
+    **{name: Classic(says=CACHE) for name in ("paged_kv_cache", "kv_cache_type", "tokens_per_block", "paged_state")},
+    "streamingllm": Classic(says="caches hold every token of a sequence", refused=True, usual=OFF),
+    "remove_input_padding": Classic(says=PADDED),
+    "use_inflight_batching": Classic(says=PADDED),
+    "strongly_typed": Classic(says="networks have the checkpoint's types, always", usual=ON),
+    "max_encoder_input_len": Classic(says="engines are of decoders, which have no encoder's input"),
+    "max_prompt_embedding_table_size": Classic(says=PROMPTS, refused=True, usual=("0",)),
+    "max_multimodal_len": Classic(says=PROMPTS, refused=True, usual=("0",)),
+    "gather_context_logits": Classic(to="--all-logits", switch=True),
+    "gather_all_token_logits": Classic(to="--all-logits", switch=True),
+    "gather_generation_logits": Classic(says="the logits of each new token are an output, always"),
+    "logits_dtype": Classic(says="logits are float32, always", usual=("float32",)),
+    "fast_build": Classic(to="--weightless", switch=True),
+    "visualize_network": Classic(to="--dump-ir"),
+    **{name: Classic(says=LORA, refused=True, usual=OFF) for name in ("lora_dir", "lora_plugin", "dora_plugin")},
+    **{name: Classic(says=LORA) for name in ("lora_ckpt_source", "lora_target_modules", "max_lora_rank")},
+    "speculative_decoding_mode": Classic(says=DRAFTS, refused=True),
+    "max_draft_len": Classic(says=DRAFTS, refused=True, usual=("0",)),
+    "model_config": Classic(says="an engine is of a checkpoint: give its folder to --checkpoint_dir", refused=True),
+    "build_config": Classic(says="options are given on the command line, each by its name", refused=True),
+    "model_cls_file": Classic(says="a family of models is a config over one decoder, docs/families.md", refused=True),
+    "model_cls_name": Classic(says="a family of models is a config over one decoder, docs/families.md", refused=True),
+    "use_parallel_embedding": Classic(says=ONE),
+    "parallel_build": Classic(says="--workers N says how many weights are worked on at a time"),
+}   # fmt: skip
+"""By name. `checkpoint_dir`, `output_dir`, `max_output_len` and `log_level` are read apart."""
+
+LOG_LEVELS = {
+    "verbose": ["--verbose"], "info": [], "warning": ["--quiet"], "error": ["--quiet"], "internal_error": ["--quiet"],
+}   # fmt: skip
+APART = ("checkpoint_dir", "output_dir", "max_output_len", "log_level")
+LONGEST_INPUT = "1024"   # tokens, where nothing is said
+
+
+@dataclass(frozen=True)
+class Given:
+    """One option as it was typed, and the values that follow it; those that lead have none."""
+
+    token: str
+    values: list[str]
+
+    @property
+    def name(self) -> str:
+        return self.token.lstrip("-").replace("-", "_") if self.token.startswith("--") else self.token
+
+    @property
+    def value(self) -> str:
+        """The one value."""
+        if len(self.values) != 1:
+            raise TrtcError(f"{self.token} is followed by {len(self.values)} values, but must be by one")
+        return self.values[0]
+
+    @property
+    def number(self) -> int:
+        if not self.value.isdecimal():
+            raise TrtcError(f"{self.token} is {self.value}, but must be a number")
+        return int(self.value)
+
+
+def translated(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The arguments of ``trtc compile`` for those of ``trtllm-build``, and lines on what was replaced.
+
+    What is not the original's is left as it is: options of ``trtc compile`` may stand among them.
+
+    Errors:
+        TrtcError: an option asks for what no engine here is, or lacks its value.
+    """
+    options = _split(arguments)
+    by_name = {option.name: option for option in options}
+    made, lines = _folders(by_name)
+    for option in options:
+        if option.name in TABLE:
+            native, line = _answer(option, TABLE[option.name])
+            made += native
+            lines += [line] if line else []
+        elif option.name not in APART:
+            made += [*([option.token] if option.token else []), *option.values]
+    return made, lines
+
+
+def _split(arguments: list[str]) -> list[Given]:
+    found = [Given("", [])]
+    for argument in arguments:
+        if argument.startswith("-"):
+            token, equals, value = argument.partition("=")
+            found.append(Given(token, [value] if equals else []))
+        else:
+            found[-1].values.append(argument)
+    return found
+
+
+def _folders(given: Mapping[str, Given]) -> tuple[list[str], list[str]]:
+    """What `APART` names, and where the engine goes."""
+    made, lines = list[str](), list[str]()
+    if "checkpoint_dir" in given:
+        made.append(given["checkpoint_dir"].value)
+    if not {"-o", "output"} & set(given):
+        made += ["-o", given["output_dir"].value if "output_dir" in given else "engine_outputs"]
+    if "log_level" in given:
+        made += LOG_LEVELS.get(given["log_level"].value.lower(), [])
+    if "max_output_len" in given:
+        lines.append("--max_output_len: --max-seq-len counts the tokens of a prompt and of its answer")
+        prompt = given.get("max_input_len") or Given("--max_input_len", [LONGEST_INPUT])
+        if "max_seq_len" not in given:
+            made += ["--max-seq-len", str(prompt.number + given["max_output_len"].number)]
+    return made, lines
+
+
+def _answer(option: Given, classic: Classic) -> tuple[list[str], str]:
+    """What an option is now, and what is said of it."""
+    if classic.switch:
+        state = option.value.lower() if option.values else "enable"
+        if state not in ON + OFF:
+            raise TrtcError(f"{option.token} is {state}, but must be enable or disable")
+        return ([classic.to] if state in ON else []), ""
+    if classic.to:
+        return [classic.to, option.value], ""
+    usual = [value.lower() for value in option.values] or ["enable"]
+    if all(value in classic.usual for value in usual):
+        return [], ""
+    if classic.refused:
+        raise TrtcError(f"{' '.join([option.token, *option.values])} is asked for, but {classic.says}")
+    return [], f"{option.token}: {classic.says}"
