@@ -72,8 +72,12 @@ def test_dump_ir_writes_one_file_a_pass(trtc_: Trtc, tmp_path: Path) -> None:
 def test_dry_run_says_what_would_be_built(trtc_: Trtc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     code, out, err = trtc_("compile", MODEL, "--dry-run", *ONNX, "--passes", "cse", "--max-batch-size", 2)
-    shown = re.sub(r"onnx:[\d.]+", "onnx:V", out)
+    shown, estimate, inputs, outputs = re.sub(r"onnx:[\d.]+", "onnx:V", out).split("\n\n")
     assert (code, err, list(tmp_path.iterdir())) == (0, "", [])
+    facts = dict(line.split(maxsplit=1) for line in estimate.splitlines()[1:3])
+    assert facts == {"weights": "2.9 MB", "cache": "3.7 MB at most, 3,584 bytes a token"}
+    assert inputs.startswith("inputs, B in 1..2, S in 1..512, M in 1..512\n  input_ids                  i32[B, S]\n")
+    assert "updates layers.{0..6}.key_cache" in outputs
     assert re.sub(r"(?<=ops       )[\d,]+", "N", shown) == (
         "target    onnx:V\n"
         "model     LlamaForCausalLM, 1,423,232 parameters, float16\n"
@@ -81,8 +85,41 @@ def test_dry_run_says_what_would_be_built(trtc_: Trtc, tmp_path: Path, monkeypat
         "cache     f32, 7 layers, 2 heads of 32: 3,584 bytes a token, 3.7 MB at most\n"
         "pipeline  cse,rewrite-plugins{target=onnx:V},legalize{target=onnx:V},canonicalize,cse\n"
         "weights   2.9 MB\n"
-        "ops       N\n"
+        "ops       N"
     )
+
+
+@pytest.mark.parametrize("target", ["tensorrt:8.6", "tensorrt:10.9", "tensorrt:11.4", "tensorrt-rtx:1.5"])
+def test_dry_run_needs_no_tensorrt(target: str, trtc_: Trtc) -> None:
+    options = ("--max-batch-size", 4, "--max-input-len", 64, "--max-seq-len", 128)
+    code, out, err = trtc_("compile", MODEL, "--dry-run", "--target", target, *options, "--max-num-tokens", 128)
+    assert (code, err) == (0, "")
+    head, estimate, profiles, builder, inputs, _ = out.split("\n\n")
+    assert head.startswith(f"target    {target}\n") and "to build" in estimate
+    spans = [tuple(line.split()[1:3]) for line in profiles.splitlines()[2:]]
+    assert spans == [("1..1..2", "1..32..64"), ("1..2..4", "1..16..32"), ("1..2..4", "1..1..1")]
+    assert builder == "builder\n  max_num_tokens  128"
+    assert inputs.startswith("inputs, B in 1..4, S in 1..64")
+
+
+def test_options_of_tensorrt_are_no_other_targets(trtc_: Trtc) -> None:
+    said = trtc_("compile", MODEL, "--dry-run", *ONNX, "--refit", "--workspace", "1GB")
+    message = "refit, workspace: target onnx has no such option, but tensorrt and tensorrt-rtx have"
+    assert said == (2, "", f"error: {message}\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--workspace", "much"), "--workspace is much, but must be a size such as 4GB or 512MiB"),
+        (("--version-compatible",), "version_compatible is asked for, but TensorRT-RTX has no version-comp"),
+        (("--optimization-level", 9), "optimization_level is 9, but must be of 0, 1, 2, 3, 4, 5"),
+        (("--max-num-tokens", 7), "max_num_tokens is 7, but must be at least max_batch_size, 8"),
+    ],
+)
+def test_mistakes_in_options_of_tensorrt(options: tuple[object, ...], said: str, trtc_: Trtc) -> None:
+    code, out, err = trtc_("compile", MODEL, "--dry-run", "--target", "tensorrt-rtx:1.7", *options)
+    assert (code, out) == (2, "") and err.startswith(f"error: {said}")
 
 
 WRONG = """

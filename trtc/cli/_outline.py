@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from trtc.cli._table import amount
@@ -11,6 +12,9 @@ from trtc.cli._table import amount
 if TYPE_CHECKING:
     from trtc.ir.graph import Graph
     from trtc.ir.op import Value
+    from trtc.runtime.bundle import Tensor
+
+LAYER = re.compile(r"(?<=^layers\.)\d+(?=\.)")
 
 
 def outline(
@@ -65,3 +69,18 @@ def _stored(value: Value) -> Value:
     while isinstance(value, Cast) and value.x.dtype.bits < value.dtype.bits:
         value = value.x
     return value
+
+
+def tensor_rows(tensors: Iterable[Tensor]) -> list[tuple[str, str, str]]:
+    """Name, type and alias of each tensor; those of all layers in one row."""
+    layers: dict[tuple[str, str, str], list[str]] = {}
+    for t in tensors:
+        of = f"{t.dtype}[{', '.join(map(str, t.shape))}]"
+        number = LAYER.search(t.name)
+        name, alias = (LAYER.sub("*", text) for text in (t.name, t.alias or ""))
+        layers.setdefault((name, of, f"updates {alias}" if alias else ""), []).append(number[0] if number else "")
+    rows: list[tuple[str, str, str]] = []
+    for (name, of, alias), numbers in layers.items():
+        span = f"{{{numbers[0]}..{numbers[-1]}}}" if len(numbers) > 1 else numbers[0]
+        rows.append((name.replace("*", span), of, alias.replace("*", span)))
+    return rows

@@ -10,9 +10,8 @@ import typer
 
 from trtc.cli import _options as options
 from trtc.cli._debug import explaining
-from trtc.cli._outline import op_counts, outline
+from trtc.cli._dry_run import described
 from trtc.cli._shared import detail, progress, say
-from trtc.cli._table import amount, table
 from trtc.cli._tensorrt import TensorRT
 from trtc.errors import TrtcError
 
@@ -63,7 +62,7 @@ def compile(
     with explaining(explain):
         made = plan(model, target=target, passes=passes, load=load or [], observers=observers, tensorrt=given)
     if dry_run or not output:
-        print(_outline(made))
+        print(described(made, workers))
     else:
         _build(made, output, workers, start)
 
@@ -90,13 +89,3 @@ def _observers(model: Model, dump_ir: Path | None, check: bool) -> list[Observer
 
 def _tell(step: Step) -> None:
     detail(f"pass {step.number}: {step.by}, {step.seconds:.2f} s", step=str(step.by), seconds=step.seconds)
-
-
-def _outline(made: Plan) -> str:
-    model = made.model
-    rows = outline(
-        made.graph, target=str(made.target), architecture=model.checkpoint.config.architecture, dtype=model.dtype,
-        limits=vars(model.limits), cache=made.cache, pipeline=str(made.pipeline),
-    )   # fmt: skip
-    ops = sum(count for _, count, _ in op_counts(made.graph))
-    return table([*rows, ("weights", amount(made.stored_bytes)), ("ops", f"{ops:,}")])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,14 +11,13 @@ import typer
 
 from trtc.cli import _options as options
 from trtc.cli._graphs import engine_graph
-from trtc.cli._outline import op_counts, outline, parameters
+from trtc.cli._outline import op_counts, outline, parameters, tensor_rows
 from trtc.cli._table import amount, table
 
 if TYPE_CHECKING:
     from trtc.ir.graph import Graph
     from trtc.runtime.bundle import EngineBundle, Tensor
 
-LAYER = re.compile(r"(?<=^layers\.)\d+(?=\.)")
 EngineDir = Annotated[Path, typer.Argument(metavar="ENGINE_DIR", help="What trtc compile made.")]
 
 
@@ -77,23 +75,8 @@ def _text(bundle: EngineBundle, graph: Graph) -> str:
     bounds = ", ".join(f"{size} in {low}..{high}" for size, (low, high) in bundle.bounds.items())
     for rank in bundle.ranks:
         for word, tensors in (("inputs", rank.inputs), ("outputs", rank.outputs)):
-            parts.append(f"{word} of {rank.engine}, {bounds}\n{table(_tensors(tensors), '  ')}")
+            parts.append(f"{word} of {rank.engine}, {bounds}\n{table(tensor_rows(tensors), '  ')}")
     total = op_counts(graph)
     sums = ("", sum(count for _, count, _ in total), sum(size for *_, size in total))
     parts.append(table([("op", "count", "bytes of weights"), *total, sums]))
     return "\n\n".join(parts)
-
-
-def _tensors(tensors: Iterable[Tensor]) -> list[tuple[str, str, str]]:
-    """Name, type and alias of each tensor; those of all layers in one row."""
-    layers: dict[tuple[str, str, str], list[str]] = {}
-    for t in tensors:
-        of = f"{t.dtype}[{', '.join(map(str, t.shape))}]"
-        number = LAYER.search(t.name)
-        name, alias = (LAYER.sub("*", text) for text in (t.name, t.alias or ""))
-        layers.setdefault((name, of, f"updates {alias}" if alias else ""), []).append(number[0] if number else "")
-    rows: list[tuple[str, str, str]] = []
-    for (name, of, alias), numbers in layers.items():
-        span = f"{{{numbers[0]}..{numbers[-1]}}}" if len(numbers) > 1 else numbers[0]
-        rows.append((name.replace("*", span), of, alias.replace("*", span)))
-    return rows
