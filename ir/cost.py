@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 from trtc.ir import ops as o
-from trtc.ir.graph import ordered
+from trtc.ir.graph import Graph, ordered
 from trtc.ir.op import Op, Result, Value
 from trtc.ir.types import Size, TensorType, evaluate
 
@@ -66,6 +66,39 @@ def cost(op: Op, sizes: Sizes, context: int | None = None) -> Cost:
     if isinstance(op, o.Experts):
         return _experts(op, sizes)
     return Cost(flops(op, sizes), operands, results)
+
+
+def fused_cost(ops: Iterable[Op], graph: Graph, sizes: Sizes, context: int | None = None) -> Cost:
+    """What some ops of a graph cost where they are one: what passes between them does not go through memory.
+
+    Args: as of `cost`.
+    """
+    inside = list(ops)
+    made, results, here = set[Value](inside), set(graph.outputs.values()), set[Value](inside)
+    total = Cost()
+    for op in inside:
+        alone, operands = cost(op, sizes, context), set(op.operands.values())
+        within = sum(nbytes(v.type, sizes) for v in operands if owner(v) in here)
+        here |= {owner(v) for v in operands}   # what one op has read is there for the next
+        leaves = op in results or any(user not in made for user in _readers(op, graph))
+        total += Cost(alone.flops, max(0, alone.read - within), alone.written if leaves else 0)
+    return total
+
+
+def owner(value: Value) -> Value:
+    """The value that this one is a view of; itself where it is none."""
+    while isinstance(value, VIEWS):
+        value = value.x
+    return value
+
+
+def _readers(value: Value, graph: Graph) -> Iterator[Op]:
+    """The ops that read a value, itself or through a view of it."""
+    for user in graph.users[value]:
+        if isinstance(user, VIEWS):
+            yield from _readers(user, graph)
+        else:
+            yield user
 
 
 def flops(op: Op, sizes: Sizes) -> int:

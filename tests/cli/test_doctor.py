@@ -67,11 +67,12 @@ def test_a_machine_that_lacks_things(trtc_: Trtc, machine: Any) -> None:
 
 
 def test_json_of_a_machine_that_lacks_nothing(trtc_: Trtc, machine: Any) -> None:
-    machine([ONNX, GPU_ONLY], set(), [GPU("GeForce", "12.0", 32 * GIB)])
+    machine([ONNX, GPU_ONLY], set(), [GPU("GeForce", "12.0", 32 * GIB, 1.8e12, 4e14)])
     code, out, _ = trtc_("doctor", "--json")
     got = json.loads(out)
     assert code == 0
-    assert got["gpus"] == [{"name": "GeForce", "capability": "12.0", "memory": 32 * GIB}]
+    said = {"name": "GeForce", "capability": "12.0", "memory": 32 * GIB, "bandwidth": 1.8e12, "flops": 4e14}
+    assert got["gpus"] == [said]
     assert got["targets"] == {"onnx": {"builds": "yes", "runs": "yes"}, "big": {"builds": "yes", "runs": "yes"}}
     assert got["install"] is None
     _, out, _ = trtc_("doctor")
@@ -82,6 +83,9 @@ def test_this_machine(trtc_: Trtc) -> None:
     got = json.loads(trtc_("doctor", "--json")[1])
     assert got["packages"]["onnxruntime"] == version("onnxruntime")
     assert got["targets"]["onnx"] == {"builds": "yes", "runs": "yes"}
+
+
+H100 = {13: 1_830_000, 16: 132, 36: 2_619_000, 37: 5120}   # clock in kHz, multiprocessors, memory's clock and width
 
 
 class Driver:
@@ -107,7 +111,7 @@ class Driver:
         memory._obj.value = (device.value + 1) * GIB
 
     def cuDeviceGetAttribute(self, value: Any, attribute: int, device: Any) -> None:
-        value._obj.value = {75: 9, 76: device.value}[attribute]
+        value._obj.value = {75: 9, 76: device.value, **H100}[attribute]
 
 
 def test_gpus_by_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,5 +122,10 @@ def test_gpus_by_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
         return next(drivers)
 
     monkeypatch.setattr("ctypes.CDLL", load)
-    assert gpus() == [GPU("GPU 0", "9.0", GIB), GPU("GPU 1", "9.1", 2 * GIB)]
+    first, second = gpus()
+    assert [(gpu.name, gpu.capability, gpu.memory) for gpu in (first, second)] == [
+        ("GPU 0", "9.0", GIB), ("GPU 1", "9.1", 2 * GIB),
+    ]   # fmt: skip
+    assert first.bandwidth == pytest.approx(3.35e12, rel=1e-3)   # as NVIDIA's data sheet of the H100 SXM says
+    assert first.flops == pytest.approx(989.4e12, rel=1e-3)
     assert gpus() == []

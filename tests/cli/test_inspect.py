@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from commandline import MODEL, Trtc
 
+import trtc
 from trtc.backend.backends import backend
 from trtc.ir import parse
 
@@ -89,3 +91,55 @@ def test_mistakes_exit_with_2(trtc_: Trtc, shakespeare: Path, tmp_path: Path) ->
     )
     nothing = f"{MODEL} has no engine.json, but an engine has one\n  = help: trtc compile MODEL_DIR -o ENGINE_DIR"
     assert trtc_("inspect", MODEL) == (2, "", f"error: {nothing}\n")
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped model for TensorRT-RTX."""
+    pytest.importorskip("tensorrt_rtx_bindings")
+    out = tmp_path_factory.mktemp("engines") / "plan"
+    trtc.compile(MODEL, out, target="tensorrt-rtx", max_batch_size=2, max_input_len=8, max_seq_len=16)
+    return out
+
+
+def test_layers_of_a_plan_and_the_ops_they_were_made_of(trtc_: Trtc, plan: Path) -> None:
+    code, out, err = trtc_("inspect", plan, "--layers")
+    assert (code, err) == (0, "")
+    prefill, decode = out.split("\n\n")
+    assert prefill.startswith("profile 0, B in 1..2, S in 1..8\n")
+    assert decode.startswith("profile 1, B in 1..2, S in 1..1\n")
+    row = next(line for line in prefill.splitlines() if "_gemm_mha_v2" in line)
+    assert row.split()[1:] == ["function", "_gemm_mha_v2", "transformer.layers.0:", "attention/attention"]
+    code, out, _ = trtc_("inspect", plan, "--layers", "--json")
+    said = json.loads(out)
+    attention = {"op": "attention", "loc": "transformer.layers.0.attention"}
+    assert code == 0 and attention in next(x for x in said[0] if "_mha_" in x["name"])["ops"]
+
+
+def test_layers_as_an_inspector_said_them_with_the_times_of_a_run(trtc_: Trtc, plan: Path, tmp_path: Path) -> None:
+    said, times = tmp_path / "inspector.json", tmp_path / "times.json"
+    layer = {"Name": "gemm_7", "LayerType": "gemm", "Metadata": "transformer.layers.0.mlp.proj/linear"}
+    said.write_text(json.dumps({"Layers": [layer]}))
+    run = {"profile": 0, "sizes": {"B": 1, "S": 8}, "context": 8, "seconds": {"gemm_7": [1e-3]}}
+    times.write_text(json.dumps(run))
+    code, out, _ = trtc_("inspect", plan, "--inspector", said)
+    row = ["0", "gemm", "gemm_7", "transformer.layers.0.mlp:", "proj/linear"]
+    assert code == 0 and out.splitlines()[-1].split() == row
+    code, out, _ = trtc_("inspect", plan, "--inspector", said, "--times", times)
+    head, _, line = out.splitlines()
+    assert code == 0 and head == "profile 0, B in 1..2, S in 1..8: B = 1, S = 8, 1.000 ms"
+    rows, weight = 8, 352 * 128   # tokens, and the product's weight of f16
+    assert line.split()[:5] == [
+        "1.000", "100.0%", "1", f"{2 * (rows * (352 + 128) + weight) / 1e6:.2f}", f"{2 * rows * weight / 1e9:.2f}",
+    ]   # fmt: skip
+
+
+def test_what_only_a_gpu_says(trtc_: Trtc, plan: Path, shakespeare: Path, tmp_path: Path) -> None:
+    code, _, err = trtc_("inspect", plan, "--profile")
+    assert code == 2 and err == f"error: {plan} says this only where it runs, but there is no GPU here\n"
+    code, _, err = trtc_("inspect", shakespeare, "--layers")
+    assert code == 2 and err.startswith(f"error: {shakespeare} is of target onnx, whose layers are its ops\n")
+    (tmp_path / "x.json").write_text("[]")
+    for file, message in (("none.json", "cannot be read, but must be JSON"), ("x.json", "must hold one JSON object")):
+        code, _, err = trtc_("inspect", plan, "--inspector", tmp_path / file)
+        assert (code, err) == (2, f"error: {tmp_path / file} {message}\n")

@@ -11,6 +11,7 @@ import typer
 
 from trtc.cli import _options as options
 from trtc.cli._graphs import engine_graph
+from trtc.cli._layers import engine_layers, layers_record, layers_text, measured_run, profile_text
 from trtc.cli._outline import op_counts, outline, parameters, tensor_rows
 from trtc.cli._table import amount, table
 
@@ -18,14 +19,36 @@ if TYPE_CHECKING:
     from trtc.ir.graph import Graph
     from trtc.runtime.bundle import EngineBundle, Tensor
 
+Layers = Annotated[bool, typer.Option("--layers", help="The engine's layers, and the ops each was made of.")]
+Profile = Annotated[bool, typer.Option("--profile", help="Run it here, and say where the time goes.")]
+Inspector = Annotated[Path | None, typer.Option(metavar="FILE", help="JSON of TensorRT's inspector: no GPU is asked.")]
+Times = Annotated[Path | None, typer.Option(metavar="FILE", help="JSON of a recorded run: no GPU is asked.")]
 EngineDir = Annotated[Path, typer.Argument(metavar="ENGINE_DIR", help="What trtc compile made.")]
 
 
-def inspect(engine_dir: EngineDir, as_json: options.Json = False) -> None:
-    """Show what an engine is: target, inputs and outputs, sizes, ops."""
+def inspect(
+    engine_dir: EngineDir,
+    layers: Layers = False,
+    profile: Profile = False,
+    inspector: Inspector = None,
+    times: Times = None,
+    as_json: options.Json = False,
+) -> None:
+    """Show what an engine is: target, inputs and outputs, sizes, ops; its layers, and where its time goes.
+
+    What TensorRT has fused is shown by --layers: each layer of the engine with the ops it was made of. On a GPU,
+    --profile adds the time of a run beside bytes, operations and the least time that the hardware needs for them.
+    """
     from trtc.runtime.bundle import EngineBundle
 
     bundle = EngineBundle.open(engine_dir, verify=False)
+    if layers or profile or inspector or times:
+        found = engine_layers(bundle, inspector)
+        if profile or times:
+            print(profile_text(bundle, found, measured_run(bundle, times)))
+        else:
+            print(json.dumps(layers_record(found), indent=1) if as_json else layers_text(bundle, found))
+        return
     graph = engine_graph(engine_dir)
     print(json.dumps(_record(bundle, graph), indent=1) if as_json else _text(bundle, graph))
 

@@ -1,0 +1,132 @@
+"""The layers of a built engine and where its time goes: ``trtc inspect --layers`` and ``--profile``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trtc.cli._gpu import gpus
+from trtc.cli._graphs import engine_graph
+from trtc.cli._table import table
+from trtc.errors import TrtcError
+
+if TYPE_CHECKING:
+    from trtc.backend.tensorrt.engine_layers import Profiles
+    from trtc.ir.graph import Graph
+    from trtc.runtime.bundle import EngineBundle
+
+RUNTIME = "trtc.runtime.tensorrt"
+ORIGIN = "help: trtc inspect --layers reads engines of tensorrt and tensorrt-rtx"
+
+
+def engine_layers(bundle: EngineBundle, said: Path | None) -> Profiles:
+    """The layers of an engine by profile: from an inspector's JSON if there is one, else from the plan.
+
+    Args:
+        said: the file of what ``EngineInspector`` says.
+    """
+    from trtc.backend.tensorrt.engine_layers import inspected_layers, plan_layers
+
+    graph = engine_graph(bundle.path)
+    if said:
+        return inspected_layers(read_json(said), graph)
+    if bundle.target.name == "tensorrt-rtx":
+        return plan_layers((bundle.path / bundle.ranks[0].engine).read_bytes(), graph)
+    if bundle.target.name != "tensorrt":
+        raise TrtcError(f"{bundle.path} is of target {bundle.target.name}, whose layers are its ops", ORIGIN)
+    return inspected_layers(_runtime("layers", bundle), graph)
+
+
+def layers_text(bundle: EngineBundle, profiles: Profiles) -> str:
+    """Each profile's layers, and what each was made of."""
+    from trtc.backend.tensorrt.engine_layers import spelt
+
+    parts: list[str] = []
+    for number, layers in enumerate(profiles):
+        rows = [(n, layer.kind, shorten(layer.name), spelt(layer.ops)) for n, layer in enumerate(layers)]
+        parts.append(f"{_heading(bundle, number)}\n{table([('', 'kind', 'engine layer', 'ops'), *rows], '  ')}")
+    return "\n\n".join(parts)
+
+
+def shorten(name: str, width: int = 48) -> str:
+    """A name of this many letters at most."""
+    return name if len(name) <= width else f"{name[: width - 3]}..."
+
+
+def _heading(bundle: EngineBundle, number: int) -> str:
+    ranges = bundle.ranks[0].profiles[number : number + 1]
+    sizes = ", ".join(f"{size} in {low}..{high}" for p in ranges for size, (low, _, high) in p.items())
+    return f"profile {number}" + (f", {sizes}" if sizes else "")
+
+
+def layers_record(profiles: Profiles) -> list[list[dict[str, Any]]]:
+    """The same for ``--json``."""
+    return [
+        [{"name": x.name, "kind": x.kind, "ops": [{"op": op.name, "loc": op.loc} for op in x.ops]} for x in layers]
+        for layers in profiles
+    ]
+
+
+def profile_text(bundle: EngineBundle, profiles: Profiles, measured: Mapping[str, Any]) -> str:
+    """Where the time of one run went.
+
+    Args:
+        measured: ``profile``, its number; ``sizes`` of the run by name; ``context``, keys that attention saw;
+            ``seconds``: by the name of a layer, the times of each that has it.
+    """
+    from trtc.backend.tensorrt.engine_layers import spelt
+    from trtc.backend.tensorrt.layer_times import timed
+
+    graph, number = engine_graph(bundle.path), int(measured["profile"])
+    sizes, context = _sizes(graph, measured["sizes"]), measured.get("context")
+    found = timed(profiles[number], measured["seconds"], graph, sizes, context)
+    device = next(iter(gpus()), None)
+    whole = sum(group.seconds for group in found) or 1.0
+    head = ("ms", "%", "layers", "MB", "GFLOP", "roofline ms", "% of it", "ops")
+    rows = [
+        (
+            f"{group.seconds * 1e3:.3f}", f"{group.seconds / whole:.1%}", len(group.layers),
+            f"{group.cost.bytes / 1e6:.2f}", f"{group.cost.flops / 1e9:.2f}",
+            f"{group.cost.seconds(device.flops, device.bandwidth) * 1e3:.3f}" if device else "",
+            f"{group.efficiency(device.flops, device.bandwidth):.0%}" if device else "",
+            spelt(group.ops) or ", ".join(layer.name for layer in group.layers),
+        )
+        for group in found
+    ]   # fmt: skip
+    shown = ", ".join(f"{name} = {size}" for name, size in measured["sizes"].items())
+    return f"{_heading(bundle, number)}: {shown}, {whole * 1e3:.3f} ms\n{table([head, *rows], '  ')}"
+
+
+def measured_run(bundle: EngineBundle, times: Path | None) -> dict[str, Any]:
+    """What a run on this machine's GPU took, or one that was recorded."""
+    return read_json(times) if times else _runtime("times", bundle)
+
+
+def _runtime(name: str, bundle: EngineBundle) -> dict[str, Any]:
+    """What the runtime says of an engine that it loads: ``layers``, the inspector's JSON, or ``times`` of a run."""
+    if not gpus():
+        raise TrtcError(f"{bundle.path} says this only where it runs, but there is no GPU here")
+    found = getattr(import_module(RUNTIME), name, None) if find_spec(RUNTIME) else None
+    if found is None:
+        raise TrtcError("this release cannot ask an engine for its layers", "help: give a file of what another said")
+    return found(bundle)
+
+
+def _sizes(graph: Graph, given: Mapping[str, int]) -> dict[str, int]:
+    """The value of each size: as given, or else the greatest."""
+    return {name: int(given.get(name, most)) for name, (_, most) in graph.bounds.items()}
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a file."""
+    try:
+        document: Any = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise TrtcError(f"{file} cannot be read, but must be JSON") from None
+    if not isinstance(document, dict):
+        raise TrtcError(f"{file} must hold one JSON object")
+    return document
