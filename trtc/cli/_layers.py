@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trtc.cli._gpu import gpus
-from trtc.cli._graphs import engine_graph
 from trtc.cli._table import table
 from trtc.errors import TrtcError
 
@@ -23,15 +22,15 @@ RUNTIME = "trtc.runtime.tensorrt"
 ORIGIN = "help: trtc inspect --layers reads engines of tensorrt and tensorrt-rtx"
 
 
-def engine_layers(bundle: EngineBundle, said: Path | None) -> Profiles:
+def engine_layers(bundle: EngineBundle, graph: Graph, said: Path | None) -> Profiles:
     """The layers of an engine by profile: from an inspector's JSON if there is one, else from the plan.
 
     Args:
+        graph: that the engine was built from.
         said: the file of what ``EngineInspector`` says.
     """
     from trtc.backend.tensorrt.engine_layers import inspected_layers, plan_layers
 
-    graph = engine_graph(bundle.path)
     if said:
         return inspected_layers(read_json(said), graph)
     if bundle.target.name == "tensorrt-rtx":
@@ -71,7 +70,7 @@ def layers_record(profiles: Profiles) -> list[list[dict[str, Any]]]:
     ]
 
 
-def profile_text(bundle: EngineBundle, profiles: Profiles, measured: Mapping[str, Any]) -> str:
+def profile_text(bundle: EngineBundle, graph: Graph, profiles: Profiles, measured: Mapping[str, Any]) -> str:
     """Where the time of one run went.
 
     Args:
@@ -81,7 +80,7 @@ def profile_text(bundle: EngineBundle, profiles: Profiles, measured: Mapping[str
     from trtc.backend.tensorrt.engine_layers import spelt
     from trtc.backend.tensorrt.layer_times import timed
 
-    graph, number = engine_graph(bundle.path), int(measured["profile"])
+    number = int(measured["profile"])
     sizes, context = _sizes(graph, measured["sizes"]), measured.get("context")
     found = timed(profiles[number], measured["seconds"], graph, sizes, context)
     device = next(iter(gpus()), None)

@@ -42,14 +42,15 @@ def inspect(
     from trtc.runtime.bundle import EngineBundle
 
     bundle = EngineBundle.open(engine_dir, verify=False)
-    if layers or profile or inspector or times:
-        found = engine_layers(bundle, inspector)
-        if profile or times:
-            print(profile_text(bundle, found, measured_run(bundle, times)))
-        else:
-            print(json.dumps(layers_record(found), indent=1) if as_json else layers_text(bundle, found))
-        return
     graph = engine_graph(engine_dir)
+    if profile or times:
+        found = engine_layers(bundle, graph, inspector)
+        print(profile_text(bundle, graph, found, measured_run(bundle, times)))
+        return
+    if layers or inspector:
+        found = engine_layers(bundle, graph, inspector)
+        print(json.dumps(layers_record(found), indent=1) if as_json else layers_text(bundle, found))
+        return
     print(json.dumps(_record(bundle, graph), indent=1) if as_json else _text(bundle, graph))
 
 
