@@ -14,6 +14,8 @@ from trtc.errors import MissingPackage
 from trtc.ir.types import DType
 
 log = logging.getLogger("trtc.tensorrt")
+complaints: list[str] = []
+"""Errors that TensorRT has logged, oldest first: those of calls that no error recorder was told of."""
 
 NAMES = {
     "f32": "float32", "f16": "float16", "bf16": "bfloat16", "i64": "int64", "i32": "int32", "i8": "int8", "u8": "uint8",
@@ -82,6 +84,9 @@ def logger(trt: Any) -> Any:
             trt.ILogger.__init__(self)
 
         def log(self, severity: Any, message: str) -> None:
-            log.log(levels.get(severity.name, logging.ERROR), "%s", message)
+            level = levels.get(severity.name, logging.ERROR)
+            if level == logging.ERROR:
+                complaints.append(message)
+            log.log(level, "%s", message)
 
     return Logger()

@@ -8,9 +8,9 @@ from typing import Any
 
 from trtc.backend.bundle import BundleWriter, HashingFile, Progress, signature, silent
 from trtc.backend.tensorrt.api import PRODUCTS, api_of
-from trtc.backend.tensorrt.bindings import logger, module
+from trtc.backend.tensorrt.bindings import complaints, logger, module
 from trtc.backend.tensorrt.configure import configure
-from trtc.backend.tensorrt.diagnose import Diagnostics
+from trtc.backend.tensorrt.diagnose import BuildError, Diagnostics
 from trtc.backend.tensorrt.emit import Emitter
 from trtc.backend.tensorrt.options import Options, check
 from trtc.backend.tensorrt.profiles import Range, add_profiles, graph_profiles
@@ -116,7 +116,11 @@ def installed(target: Target) -> Any:
 def begin(trt: Any, graph: Graph) -> tuple[Any, Emitter]:
     """A builder, which must not die before its network, and what fills the network with a graph."""
     diagnostics = Diagnostics(trt)
-    builder = trt.Builder(logger(trt))
+    try:
+        builder = trt.Builder(logger(trt))
+    except TypeError:   # that it is null
+        raise BuildError(f"{diagnostics.product} builds on a machine with a GPU only", *complaints) from None
+    complaints.clear()   # of libraries that it does without
     builder.error_recorder = diagnostics.recorder
     flags = trt.NetworkDefinitionCreationFlag
     kind = flags.STRONGLY_TYPED if hasattr(flags, "STRONGLY_TYPED") else flags.EXPLICIT_BATCH

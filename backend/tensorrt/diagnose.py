@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trtc.backend.tensorrt.bindings import product_of
+from trtc.backend.tensorrt.bindings import complaints, product_of
 from trtc.errors import TrtcError
 from trtc.ir.op import Op
 
@@ -25,7 +25,10 @@ _CONDITION = re.compile(r"^Parameter check failed, condition: (?P<condition>.*?)
 
 MEMORY = "help: a smaller --max-batch-size, --max-input-len or --workspace needs less, and so does --weightless"
 EXPLAINED: Sequence[tuple[re.Pattern[str], str, str]] = (
-    (re.compile(r"out ?of ?memory|bad_alloc", re.IGNORECASE), "{} has not the memory to build the network", MEMORY),
+    (
+        re.compile(r"out ?of ?memory|bad_alloc|CHECK\(p\)|Resource temporarily unavailable", re.IGNORECASE),
+        "{} has not the memory to build the network", MEMORY,
+    ),
     (
         re.compile(r"graph_jit|not found in the accelerator list|CHECK\(status == CUDA_SUCCESS\)"),
         "{} builds plans to refit on a machine with a GPU only", "help: --weightless does the same, on any machine",
@@ -60,12 +63,16 @@ class Diagnostics:
         Errors:
             BuildError: it names the op's kind and place, what TensorRT says, and the operands.
         """
-        said = [readable(line) for line in self.lines if DRIVER not in line]
-        self.driverless |= any(DRIVER in line for line in self.lines)
-        if said:
-            self.lines.clear()
+        lines = [*self.lines, *complaints]
+        self.forget()
+        self.driverless |= any(DRIVER in line for line in lines)
+        if said := [readable(line) for line in lines if DRIVER not in line]:
             raise self.refusal(op or self._owner(said[0]), *said)
+
+    def forget(self) -> None:
+        """Let go of what has been complained of."""
         self.lines.clear()
+        complaints.clear()
 
     def refusal(self, op: Op | None, *said: str) -> BuildError:
         """The error that TensorRT says this of an op, or of the network."""
@@ -91,8 +98,10 @@ def readable(line: str) -> str:
     """
     if match := _LINE.search(line):
         line = _PLACE.sub("", match["what"])
-        if match := _CONDITION.match(line):
-            line = match["what"]
+        if condition := _CONDITION.match(line):
+            line = condition["what"]
+        if match["kind"] == "OutOfMemory":
+            line = f"out of memory: {line}"
     return " ".join(line.split())
 
 

@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Any
 
 from trtc.backend.bundle import HashingFile, Progress
+from trtc.backend.tensorrt.bindings import complaints
 from trtc.backend.tensorrt.emit import Emitter
 
 WHOLE = 1000   # a build in all, as progress is told
@@ -31,6 +32,7 @@ def serialize(emit: Emitter, builder: Any, config: Any, file: HashingFile, progr
         raise emit.diagnostics.refusal(None, "out of memory") from None
     if raised:
         raise raised[0]
+    complaints.clear()   # of tactics that it has tried and left: what counts, the recorder has
     emit.diagnostics.check()
     if not built:
         reason = "there is no GPU here" if emit.diagnostics.driverless else "it built no plan and gave no reason"

@@ -62,7 +62,7 @@ Version = Annotated[bool, typer.Option("--version", help="Print the version.")]
 COMMON = {"quiet": Quiet, "verbose": Verbose, "log_json": LogJson}
 
 # the machine refuses, and the user can do something about it
-REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
+REFUSALS = {errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def main() -> None:
@@ -123,6 +123,9 @@ def _command(function: Callable[..., None]) -> Callable[..., None]:
             if error.errno not in REFUSALS:
                 raise
             complain(TrtcError(f"{error.filename or 'the disk'}: {(error.strerror or '').lower()}"))
+            raise typer.Exit(2) from None
+        except MemoryError:
+            complain(TrtcError("there is not enough memory", "help: fewer --workers, or smaller limits, need less"))
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)

@@ -21,6 +21,9 @@ SAID = {
     ),
     "IBuilder::build: Error Code 1: Myelin ([myelin_graph.h:1295: attachExceptionMsgToGraph] MyelinCheckException: "
     "decompose.cpp:59: CHECK(fits) failed. No kernel fits.)": "CHECK(fits) failed. No kernel fits.",
+    "2: [virtualMemoryBuffer.cpp::resizePhysical::144] Error Code 2: OutOfMemory (no further information)": (
+        "out of memory: no further information"
+    ),
     "a line of another form": "a line of another form",
 }
 
