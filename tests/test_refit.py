@@ -130,9 +130,14 @@ class Stand:
     def Weights(self, dtype: Any, pointer: int, count: int) -> tuple[Any, int, int]:
         return dtype, pointer, count
 
+    def plan(self) -> bytes:
+        return b"plan of " + ",".join(self.given).encode()
+
     def Runtime(self, logger: Any) -> Any:
-        engine = SimpleNamespace(serialize=lambda: b"plan of " + ",".join(self.given).encode())
-        return SimpleNamespace(deserialize_cuda_engine=lambda plan: engine if self.loads else None)
+        def load(plan: bytes) -> Any:
+            return SimpleNamespace(serialize=self.plan) if self.loads else None
+
+        return SimpleNamespace(deserialize_cuda_engine=load)
 
     def Refitter(self, engine: Any, logger: Any) -> Any:
         def take(name: str, weights: Any) -> bool:

@@ -76,9 +76,8 @@ def _plan(old: EngineBundle, path: str | Path, load: Sequence[str | Path]) -> Pl
     for file in load:
         load_file(file)
     pipeline = Pipeline.parse(old.pipeline)
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in old.builder.items()}
     target = find_target(f"{old.target.name}:{old.target.version}")
-    return Plan(model, target, pipeline, pipeline.run(model.graph), Options(**given))
+    return Plan(model, target, pipeline, pipeline.run(model.graph), Options.read(old.builder))
 
 
 def _beside(old: EngineBundle, made: Plan, writer: BundleWriter, threads: int, progress: Progress) -> None:

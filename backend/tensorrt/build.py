@@ -58,7 +58,7 @@ def build(
     """
     check(options, api_of(target.name, target.version))
     trt, plan = installed(target), f"{folder}/model.plan"
-    said = {"engine": plan, **signature(graph), "profiles": plan_profiles(graph, options)}
+    said: dict[str, Any] = {"engine": plan, **signature(graph), "profiles": plan_profiles(graph, options)}
     given: dict[str, Any] = {"threads": threads, "progress": progress, "release": release}
     if options.weightless or options.strip_plan:
         beside, use = f"{folder}/weights.safetensors", "inputs" if options.weightless else "refit"

@@ -75,7 +75,7 @@ def inspected_layers(document: Mapping[str, Any], graph: Graph) -> Profiles:
     """
     by_origin, found = Origins(graph), dict[int, list[EngineLayer]]()
     for entry in cast("list[Any]", document.get("Layers", [])):
-        said: dict[str, Any] = entry if isinstance(entry, dict) else {"Name": entry}
+        said = cast("dict[str, Any]", entry if isinstance(entry, dict) else {"Name": entry})
         name = str(said.get("Name", ""))
         number = _PROFILE.search(name)
         plain = _PROFILE.sub("", name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from os import PathLike
-from typing import Any
+from typing import Any, cast
 
 from trtc.backend.tensorrt.api import PRODUCTS, RTX, TENSORRT, Api, Version, dotted
 from trtc.errors import TrtcError
@@ -68,8 +68,7 @@ class Options:
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
-            given: Any = getattr(self, name)
-            for value in given if isinstance(given, tuple) else (given,):
+            for value in _values(getattr(self, name)):
                 if value not in choices:
                     want = ", ".join(str(c) for c in choices if c not in ("", None))
                     near = nearest(str(value), map(str, choices))
@@ -81,11 +80,19 @@ class Options:
             other = "refit" if self.refit else "strip_plan"
             raise TrtcError(f"weightless and {other} are asked for, but a plan without weights has none to exchange")
 
+    @staticmethod
+    def read(said: Mapping[str, Any]) -> Options:
+        """The options that engine.json states."""
+        given = dict(said)
+        for name in ("compute_capabilities", "tactic_sources"):   # which JSON has no tuples for
+            given[name] = tuple(given.get(name, ()))
+        return Options(**given)
+
     @property
     def given(self) -> dict[str, Any]:
         """What differs from the defaults, as engine.json states it."""
         found = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
-        return {k: str(v) if isinstance(v, PathLike) else v for k, v in found.items()}
+        return {name: str(value) if "timing_cache" in name else value for name, value in found.items()}
 
 
 CHOICES: Mapping[str, tuple[Any, ...]] = {
@@ -116,6 +123,11 @@ class Known:
         if api.version < first:
             return (f"{api} has no {self.what}: {PRODUCTS[api.product]} {dotted(first)} is the first that has",)
         return ()
+
+
+def _values(given: Any) -> tuple[Any, ...]:
+    """The values of an option that may have several."""
+    return cast("tuple[Any, ...]", given if isinstance(given, tuple) else (given,))
 
 
 def _both(version: Version = (8, 6)) -> Mapping[str, Version]:
@@ -158,7 +170,7 @@ def check(options: Options, api: Api) -> None:
         TrtcError: an option, or its value, that the version does not have.
     """
     for name, value in options.given.items():
-        of = [VALUES.get((name, v)) for v in (value if isinstance(value, tuple) else (value,))]
+        of = [VALUES.get((name, v)) for v in _values(value)]
         for known in (KNOWN.get(name), *of):
             if known and (lacks := known.lacks(api)):
                 raise TrtcError(f"{name} is asked for, but {lacks[0]}", *lacks[1:])

@@ -63,7 +63,7 @@ def write_weights(
     with bundle.open(name) as file:
         file.write(struct.pack("<Q", len(header)) + header)
         for item, array in stream(items, tensors, threads=threads, release=release):
-            file.write(memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8)))
+            file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
             done += item.value.type.nbytes()
             progress("weights file", done, end)
             for key in weights_of(item.value):

@@ -7,7 +7,6 @@ from dataclasses import MISSING, fields, is_dataclass
 from inspect import Parameter, signature
 from typing import Any, get_type_hints
 
-import typer
 from typer.core import TyperCommand
 
 
@@ -45,7 +44,7 @@ def _options(group: type[Any]) -> list[Parameter]:
 class Sections(TyperCommand):
     """A command whose ``--help`` shows options under the headings that they name (``rich_help_panel``)."""
 
-    def format_options(self, ctx: typer.Context, formatter: Any) -> None:
+    def format_options(self, ctx: Any, formatter: Any) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)

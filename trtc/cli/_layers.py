@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from trtc.cli._gpu import gpus
 from trtc.cli._table import table
@@ -128,4 +128,4 @@ def read_json(file: Path) -> dict[str, Any]:
         raise TrtcError(f"{file} cannot be read, but must be JSON") from None
     if not isinstance(document, dict):
         raise TrtcError(f"{file} must hold one JSON object")
-    return document
+    return cast("dict[str, Any]", document)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import typer
 
 from trtc.cli._classic import translated
@@ -23,6 +25,7 @@ def build(ctx: typer.Context) -> None:
     for line in lines:
         say(line)
     assert ctx.parent
-    command = ctx.parent.command.commands["compile"]   # type: ignore[attr-defined]
+    group: Any = ctx.parent.command
+    command = group.commands["compile"]
     with command.make_context("compile", arguments, parent=ctx.parent) as inner:
         command.invoke(inner)

@@ -37,14 +37,17 @@ def made() -> Model:
 def failing(made: Model, folder: Path, **more: Any) -> str:
     """What a build says that must fail, and leave nothing."""
     with pytest.raises(TrtcError) as caught, bundle(folder / "engine", 0) as writer:
-        build(made.lowered, made.tensors, writer, "rank0", **{"target": tensorrt_rtx(""), **more})
+        given: dict[str, Any] = {"target": tensorrt_rtx(""), **more}
+        build(made.lowered, made.tensors, writer, "rank0", **given)
     assert list(folder.iterdir()) == []
     return str(caught.value)
 
 
 def test_another_version_is_installed(made: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = SimpleNamespace(__version__="10.9.0.34")
-    monkeypatch.setattr(building, "module", lambda product: fake)   # pyright: ignore[reportUnknownLambdaType]
+    def fake(product: str) -> Any:
+        return SimpleNamespace(__version__="10.9.0.34")
+
+    monkeypatch.setattr(building, "module", fake)
     assert failing(made, tmp_path, target=tensorrt("11.0")) == (
         "error: tensorrt:11.0 is asked for, but TensorRT 10.9.0.34 is installed\n"
         "  = help: --target tensorrt, or install 11.0"
@@ -56,6 +59,10 @@ def test_the_package_is_missing(made: Model, tmp_path: Path) -> None:
         pytest.skip("it is installed here")
     said = failing(made, tmp_path, target=tensorrt("10.9"))
     assert said.startswith("error: tensorrt is needed to build for target tensorrt, but is not installed\n")
+
+
+def nothing(*_: object) -> None:
+    """Stands for what gives None."""
 
 
 def no_memory(*_: object) -> Any:
@@ -103,7 +110,7 @@ def test_the_disk_is_full(made: Model, tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_plan_that_is_not_there_and_no_reason(made: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serialize, "_built", lambda *_: False)   # pyright: ignore[reportUnknownLambdaType]
+    monkeypatch.setattr(serialize, "_built", nothing)
     assert failing(made, tmp_path) == (
         "error: TensorRT-RTX refuses the network: it built no plan and gave no reason"
     )
@@ -181,15 +188,17 @@ def test_a_timing_cache_of_another_gpu_or_none_at_all(data: bytes, why: str, con
 def test_places_of_timing_caches(config: Cached, tmp_path: Path) -> None:
     with pytest.raises(TrtcError, match="none cannot be read: no such file or directory"):
         load_timing_cache(config, config.diagnostics, tmp_path / "none")
-    for call in (check_place, lambda file: save_timing_cache(config, file)):   # pyright: ignore[reportUnknownLambdaType]
-        with pytest.raises(TrtcError, match=r"model\.cache cannot be written: "):
-            call(tmp_path / "nowhere" / "model.cache")
+    file, said = tmp_path / "nowhere" / "model.cache", r"model\.cache cannot be written: "
+    with pytest.raises(TrtcError, match=said):
+        check_place(file)
+    with pytest.raises(TrtcError, match=said):
+        save_timing_cache(config, file)
 
 
 def test_where_the_cache_goes_is_looked_at_before_the_build(
     made: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(building, "check", lambda *_: None)   # pyright: ignore[reportUnknownLambdaType]
+    monkeypatch.setattr(building, "check", nothing)
     monkeypatch.setattr(serialize, "_built", None)
     said = failing(made, tmp_path, options=Options(output_timing_cache="/no/where/model.cache"))
     assert said == "error: timing cache /no/where/model.cache cannot be written: /no/where is not a folder"

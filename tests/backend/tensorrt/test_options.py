@@ -150,7 +150,8 @@ def test_builds_that_cannot_be_say_why_and_leave_nothing(name: str, tmp_path: Pa
     from trtc.ir import f16
 
     lowered = model(BASE, f16)
-    options = Options(**{name: {"compute_capabilities": ("current",), "workspace": 1}.get(name, True)})
+    values: dict[str, Any] = {"compute_capabilities": ("current",), "workspace": 1}
+    options = Options(**{name: values.get(name, True)})
     with pytest.raises(TrtcError) as caught, bundle(tmp_path / "e", 0) as writer:
         build(lowered.lowered, lowered.tensors, writer, "rank0", target=tensorrt_rtx(""), options=options)
     assert caught.value.message.startswith(FAILS[name])
