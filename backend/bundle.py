@@ -6,8 +6,8 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -105,20 +105,9 @@ def bundle(out: Path, needed: int) -> Generator[BundleWriter]:
         TrtcError: ``out`` holds something else than an engine, or the disk is full.
     """
     parent = out.resolve().parent
+    folder = parent / f".{out.resolve().name}.{secrets.token_hex(4)}"   # named first: no moment when nobody removes it
     try:
-        if out.exists() and not _is_replaceable(out):
-            raise TrtcError(f"{out} exists and is no engine", "help: remove it, or give another folder to -o")
-        parent.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(parent).free
-        if free < needed:
-            raise no_space(out, needed, free)
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.resolve().name}.", dir=parent))
-        folder.chmod(0o755)
-    except (FileExistsError, NotADirectoryError):
-        raise TrtcError(f"{out} cannot be written: {parent} is no folder") from None
-    except OSError as error:
-        raise TrtcError(f"{out} cannot be written: {error.strerror}") from None
-    try:
+        _prepare(folder, out, needed)
         yield BundleWriter(folder)
         swap(folder, out.resolve())
     except OSError as error:
@@ -127,6 +116,23 @@ def bundle(out: Path, needed: int) -> Generator[BundleWriter]:
         raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _prepare(folder: Path, out: Path, needed: int) -> None:
+    """Make the folder that a bundle is written in."""
+    parent = folder.parent
+    try:
+        if out.exists() and not _is_replaceable(out):
+            raise TrtcError(f"{out} exists and is no engine", "help: remove it, or give another folder to -o")
+        parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(parent).free
+        if free < needed:
+            raise no_space(out, needed, free)
+        folder.mkdir(mode=0o755)
+    except (FileExistsError, NotADirectoryError):
+        raise TrtcError(f"{out} cannot be written: {parent} is no folder") from None
+    except OSError as error:
+        raise TrtcError(f"{out} cannot be written: {error.strerror}") from None
 
 
 def _is_replaceable(out: Path) -> bool:

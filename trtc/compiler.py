@@ -118,8 +118,8 @@ def _options(to: Target, given: Options | None) -> Options | None:
     if to.name in PRODUCTS:
         check(given or Options(), api_of(to.name, to.version))
         return given or Options()
-    if given and given.given:
-        names, products = ", ".join(given.given), " and ".join(PRODUCTS)
+    if given and (asked := [name for name in given.given if name != "workers"]):
+        names, products = ", ".join(asked), " and ".join(PRODUCTS)
         raise TrtcError(f"{names}: target {to.name} has no such option, but {products} have")
     return None
 

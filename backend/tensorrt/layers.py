@@ -49,8 +49,10 @@ class Layers:
         for index, tensor in (inputs or {}).items():
             layer.set_input(index, tensor)
             self.diagnostics.check(self.op)
-        origin = self.origins.get(self.op, "") if self.op else ""
-        for key, value in {"name": self._name(part), "metadata": origin, **settings}.items():
+        says = {"name": self._name(part)}
+        if self.op in self.origins and hasattr(layer, "metadata"):   # which attention layers have from 10.15
+            says["metadata"] = self.origins[self.op]
+        for key, value in {**says, **settings}.items():
             setattr(layer, key, value)
             self.diagnostics.check(self.op)
             if not _same(got := getattr(layer, key), value):

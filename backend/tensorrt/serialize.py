@@ -50,7 +50,7 @@ def _built(emit: Emitter, builder: Any, config: Any, file: HashingFile, raised: 
 
 @contextmanager
 def _interrupts(raised: list[BaseException]) -> Generator[None, None, None]:
-    """Keep Ctrl-C until the build ends, at its next step: TensorRT would swallow what it raises in a callback."""
+    """Keep Ctrl-C and SIGTERM until the build ends, at its next step: TensorRT would swallow what a callback raises."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -58,11 +58,12 @@ def _interrupts(raised: list[BaseException]) -> Generator[None, None, None]:
     def keep(number: int, frame: FrameType | None) -> None:
         raised.append(KeyboardInterrupt())
 
-    before = signal.signal(signal.SIGINT, keep)
+    before = {number: signal.signal(number, keep) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before or signal.default_int_handler)
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
 def _writer(trt: Any, file: HashingFile, raised: list[BaseException]) -> Any:

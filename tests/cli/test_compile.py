@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -267,6 +268,19 @@ def test_a_plan_of_tensorrt_rtx_is_built_and_not_run_yet(trtc_: Trtc, tmp_path: 
     assert "\ninputs of rank0/model.plan, B in 1..2, S in 1..8\n" in out
     code, _, err = trtc_("run", engine, "--prompt", "x")
     assert code == 2 and "but this trtc runs only onnx engines\n" in err
+
+
+@pytest.mark.parametrize("target", ["onnx", "tensorrt-rtx"])
+def test_a_process_that_is_told_to_end_leaves_nothing(target: str, tmp_path: Path) -> None:
+    pytest.importorskip({"onnx": "onnx", "tensorrt-rtx": "tensorrt_rtx_bindings"}[target])
+    command = [sys.executable, "-m", "trtc", "compile", MODEL, "-o", tmp_path / "engine", "--target", target]
+    environment = {**os.environ, "PYTHONPATH": str(MODEL.parents[1])}
+    process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True, env=environment)
+    while not list(tmp_path.iterdir()) and process.poll() is None:   # until its folder under construction is there
+        time.sleep(0.001)
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, "interrupted\n") and list(tmp_path.iterdir()) == []
 
 
 def test_as_a_process(tmp_path: Path) -> None:

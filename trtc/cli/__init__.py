@@ -41,6 +41,7 @@ import atexit
 import errno
 import gc
 import pkgutil
+import signal
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -69,6 +70,7 @@ def main() -> None:
     """Run the command that the process's arguments name."""
     gc.set_threshold(100_000)   # what imports and graphs make stays: looking for garbage in it takes a fifth of the
     atexit.register(gc.freeze)   # time of a short command, at its start and at its end
+    signal.signal(signal.SIGTERM, signal.default_int_handler)   # as Ctrl-C: nothing half-written stays
     app = typer.Typer(
         no_args_is_help=True,
         invoke_without_command=True,

@@ -55,7 +55,7 @@ class TensorRT:
     output_timing_cache: Annotated[Path | None, _builder("Where the kernels' times go.", "FILE")] = None
     monitor_memory: Annotated[bool, _builder("Log the memory that the builder takes (with --verbose).")] = False
 
-    def options(self) -> Options:
+    def options(self, workers: int) -> Options:
         """The typed record, checked."""
         from trtc.backend.tensorrt.options import Options
 
@@ -65,7 +65,7 @@ class TensorRT:
                 given[name] = tuple(part.strip() for part in given[name].split(","))
         if self.workspace:
             given["workspace"] = size_of(self.workspace)
-        return Options(**given)
+        return Options(**given, workers=workers)
 
 
 def size_of(text: str) -> int:

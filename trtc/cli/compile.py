@@ -24,9 +24,9 @@ DumpIR = Annotated[Path | None, typer.Option("--dump-ir", metavar="DIR", help="W
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be built, and build nothing.")]
 MaxBeamWidth = Annotated[int, typer.Option(metavar="N", min=1, help="Beams, each a sequence, of each of a batch.")]
 Workers = Annotated[
-    int, typer.Option("--workers", "--threads", metavar="N", min=1, help="Weights that are worked on at a time.")
+    int | None, typer.Option("--workers", "--threads", metavar="N", min=1, help="Threads; by default 2 for weights.")
 ]
-NONE = TensorRT()
+NONE, THREADS = TensorRT(), 2
 
 
 def compile(
@@ -45,7 +45,7 @@ def compile(
     explain: options.Explain = False,
     dry_run: DryRun = False,
     max_beam_width: MaxBeamWidth = 1,
-    workers: Workers = 2,
+    workers: Workers = None,
     tensorrt: TensorRT = NONE,
 ) -> None:
     """Compile a checkpoint to an engine."""
@@ -53,7 +53,7 @@ def compile(
 
     if not output and not dry_run:
         raise TrtcError("there is no -o, but it must say where the engine goes", "help: -o ENGINE_DIR, or --dry-run")
-    start, given = time.perf_counter(), tensorrt.options()
+    start, given = time.perf_counter(), tensorrt.options(workers or 0)
     model = read_model(
         model_dir, dtype=dtype, max_batch_size=max_batch_size * max_beam_width, max_input_len=max_input_len,
         max_seq_len=max_seq_len, all_logits=all_logits,
@@ -62,9 +62,9 @@ def compile(
     with explaining(explain):
         made = plan(model, target=target, passes=passes, load=load or [], observers=observers, tensorrt=given)
     if dry_run or not output:
-        print(described(made, workers))
+        print(described(made, workers or THREADS))
     else:
-        _build(made, output, workers, start)
+        _build(made, output, workers or THREADS, start)
 
 
 def _build(made: Plan, output: Path, threads: int, start: float) -> None:
