@@ -270,6 +270,18 @@ def test_a_plan_of_tensorrt_rtx_is_built_and_not_run_yet(trtc_: Trtc, tmp_path: 
     assert code == 2 and "but this trtc runs only onnx engines\n" in err
 
 
+def test_the_builder_says_what_memory_it_takes(trtc_: Trtc, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx_bindings")
+    limits = ("--target", "tensorrt-rtx", "--max-batch-size", 1, "--max-input-len", 8, "--max-seq-len", 16)
+    code, out, err = trtc_("compile", MODEL, "-o", tmp_path / "engine", *limits, "--monitor-memory")
+    *memory, last = err.splitlines()
+    assert (code, out) == (0, "") and last.startswith("engine: ")
+    assert memory and all(line.startswith("[MemUsage") for line in memory)
+    assert any("Peak memory usage during Engine building" in line for line in memory)
+    _, out, _ = trtc_("inspect", tmp_path / "engine")
+    assert "\nbuilder   monitor_memory True\n" in out
+
+
 @pytest.mark.parametrize("target", ["onnx", "tensorrt-rtx"])
 def test_a_process_that_is_told_to_end_leaves_nothing(target: str, tmp_path: Path) -> None:
     pytest.importorskip({"onnx": "onnx", "tensorrt-rtx": "tensorrt_rtx_bindings"}[target])

@@ -1,12 +1,12 @@
-"""What one watches passes with: ``--explain``, and the observers of ``passes/observe.py``."""
+"""What one watches a compilation with: ``--explain``, and what TensorRT's builder says."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
-from trtc.cli._shared import say
+from trtc.cli._shared import detail, say
 
 
 class _Explainer(logging.Handler):
@@ -14,13 +14,41 @@ class _Explainer(logging.Handler):
         say(record.getMessage(), source="rewrite")
 
 
-@contextmanager
-def explaining(wanted: bool) -> Generator[None, None, None]:
+class _BuilderLines(logging.Handler):
+    """TensorRT's warnings, for ``--verbose``; with ``--monitor-memory`` its lines on memory, always."""
+
+    def __init__(self, memory: bool) -> None:
+        super().__init__()
+        self.memory = memory
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = record.getMessage()
+        if self.memory and line.startswith("[MemUsage"):
+            say(line, source="tensorrt")
+        elif record.levelno >= logging.INFO:
+            detail(line, source="tensorrt")
+
+
+def explaining(wanted: bool) -> AbstractContextManager[None]:
     """Tell, while this lasts, which rules applied and which skipped."""
-    log, handler = logging.getLogger("trtc.rewrite"), _Explainer()
-    if wanted:
+    return _listening("trtc.rewrite", _Explainer(), logging.INFO if wanted else None)
+
+
+def builder_lines(memory: bool) -> AbstractContextManager[None]:
+    """Tell, while this lasts, what TensorRT's builder says.
+
+    Args:
+        memory: and the memory that it takes, which it says among a thousand other lines.
+    """
+    return _listening("trtc.tensorrt", _BuilderLines(memory), logging.DEBUG if memory else logging.INFO)
+
+
+@contextmanager
+def _listening(name: str, handler: logging.Handler, level: int | None) -> Generator[None, None, None]:
+    log = logging.getLogger(name)
+    if level is not None:
         log.addHandler(handler)
-        log.setLevel(logging.INFO)
+        log.setLevel(level)
     try:
         yield
     finally:

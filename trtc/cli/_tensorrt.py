@@ -53,7 +53,7 @@ class TensorRT:
     ] = ""
     input_timing_cache: Annotated[Path | None, _builder("Kernels' times that another build measured.", "FILE")] = None
     output_timing_cache: Annotated[Path | None, _builder("Where the kernels' times go.", "FILE")] = None
-    monitor_memory: Annotated[bool, _builder("Log the memory that the builder takes (with --verbose).")] = False
+    monitor_memory: Annotated[bool, _builder("Say how much memory the builder takes.")] = False
 
     def options(self, workers: int) -> Options:
         """The typed record, checked."""

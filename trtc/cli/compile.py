@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trtc.cli import _options as options
-from trtc.cli._debug import explaining
+from trtc.cli._debug import builder_lines, explaining
 from trtc.cli._dry_run import described
 from trtc.cli._shared import detail, progress, say
 from trtc.cli._tensorrt import TensorRT
@@ -70,7 +70,8 @@ def compile(
 def _build(made: Plan, output: Path, threads: int, start: float) -> None:
     from trtc.compiler import build
 
-    with progress() as report:
+    memory = bool(made.options and made.options.monitor_memory)
+    with builder_lines(memory), progress() as report:
         bundle = build(made, output, threads=threads, progress=report)
     size, seconds = sum(entry.bytes for entry in bundle.files.values()), time.perf_counter() - start
     say(

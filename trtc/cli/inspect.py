@@ -94,7 +94,10 @@ def _text(bundle: EngineBundle, graph: Graph) -> str:
         dtype=bundle.dtype, limits=vars(bundle.limits), cache=vars(bundle.cache), pipeline=bundle.pipeline,
     )   # fmt: skip
     files = ", ".join(f"{name} {amount(entry.bytes)}" for name, entry in bundle.files.items())
-    head = [("engine", f"{bundle.path}, made by trtc {bundle.trtc_version}"), *rows, ("source", bundle.source.path)]
+    given = ", ".join(f"{name} {value}" for name, value in bundle.builder.items())
+    options = [("builder", given)] if given else []
+    head = [("engine", f"{bundle.path}, made by trtc {bundle.trtc_version}"), *rows, *options]
+    head.append(("source", bundle.source.path))
     parts = [table([*head, ("files", f"{amount(_bytes(bundle))}: {files}")])]
     bounds = ", ".join(f"{size} in {low}..{high}" for size, (low, high) in bundle.bounds.items())
     for rank in bundle.ranks:
