@@ -63,7 +63,7 @@ def configure(builder: Any, config: Any, emit: Emitter, options: Options) -> Non
             SETTERS[name](made, value)
     if options.refit or options.strip_plan:
         _refittable(made, options)
-    if (options.input_timing_cache or options.output_timing_cache) and not options.input_timing_cache:
+    if options.output_timing_cache and not options.input_timing_cache:
         load_timing_cache(config, emit.diagnostics, None)
 
 
@@ -101,11 +101,11 @@ def _chosen(attribute: str, enum: str) -> Callable[[Configuration, Any], None]:
 def _debug(made: Configuration, value: bool) -> None:
     """Mark what leaves each module: TensorRT gives it to a debug listener while the engine runs."""
     graph, emit = made.emit.graph, made.emit
-    outputs = set(graph.outputs.values())
+    marked = {emit.tensors[op] for op in graph.inputs} | {emit.tensors[v] for v in graph.outputs.values()}
     for op in graph.ops:
-        leaves = op.loc and any(user.loc != op.loc for user in graph.users[op])
-        if leaves and op in emit.tensors and not graph.is_constant(op) and op not in outputs:
-            tensor = emit.tensors[op]
+        leaves = op.loc and not graph.is_constant(op) and any(user.loc != op.loc for user in graph.users[op])
+        if leaves and (tensor := emit.tensors[op]) not in marked:
+            marked.add(tensor)
             made.expect("enable_debug_output", bool(emit.network.mark_debug(tensor)), True)
 
 
