@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from trtc.ir.errors import IRError
@@ -99,9 +99,9 @@ def graph_profiles(graph: Graph, **options: Any) -> list[dict[str, Range]]:
     return profiles({name: pair for name, pair in graph.bounds.items() if name in used}, **options)
 
 
-def add_profiles(builder: Any, config: Any, graph: Graph, found: list[dict[str, Range]]) -> None:
-    """Add the profiles to a builder's config."""
-    for ranges in found:
+def add_profiles(builder: Any, config: Any, graph: Graph, found: Sequence[Mapping[str, Range]] = ()) -> None:
+    """Add these profiles, or else those that the graph has without options, to a builder's config."""
+    for ranges in found or graph_profiles(graph):
         profile = builder.create_optimization_profile()
         for key, points in shapes(graph, ranges).items():
             profile.set_shape(key, *points)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from trtc.backend.tensorrt.bindings import logger, rtx
-from trtc.backend.tensorrt.profiles import Range, add_profiles, graph_profiles, profiles, shapes
+from trtc.backend.tensorrt.profiles import Range, add_profiles, profiles, shapes
 from trtc.ir import Graph, f16, i32
 from trtc.ir.errors import IRError
 from trtc.ir.ops import Add, Input
@@ -86,5 +86,5 @@ def test_the_config_gets_both_profiles() -> None:
     config = builder.create_builder_config()
     ids = Input("ids", i32["B", "S"])
     graph = Graph("g", (ids,), {"y": Add(ids, ids)}, {"B": (1, 8), "S": (1, 64)})
-    add_profiles(builder, config, graph, graph_profiles(graph))
+    add_profiles(builder, config, graph)
     assert config.num_optimization_profiles == 2
