@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from trtc.ir.graph import Graph
     from trtc.runtime.bundle import EngineBundle
 
-RUNTIME = "trtc.runtime.tensorrt"
+RUNTIME = "trtc.runtime.tensorrt.layers"
 ORIGIN = "help: trtc inspect --layers reads engines of tensorrt and tensorrt-rtx"
 
 
@@ -109,10 +108,12 @@ def _runtime(name: str, bundle: EngineBundle) -> dict[str, Any]:
     """What the runtime says of an engine that it loads: ``layers``, the inspector's JSON, or ``times`` of a run."""
     if not gpus():
         raise TrtcError(f"{bundle.path} says this only where it runs, but there is no GPU here")
-    found = getattr(import_module(RUNTIME), name, None) if find_spec(RUNTIME) else None
-    if found is None:
-        raise TrtcError("this release cannot ask an engine for its layers", "help: give a file of what another said")
-    return found(bundle)
+    try:
+        runtime = import_module(RUNTIME)
+    except ModuleNotFoundError:
+        note = "help: give a file of what it said to --inspector, or of a run to --times"
+        raise TrtcError("this release does not ask an engine for its layers", note) from None
+    return getattr(runtime, name)(bundle)
 
 
 def _sizes(graph: Graph, given: Mapping[str, int]) -> dict[str, int]:
