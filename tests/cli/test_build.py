@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import models
 import pytest
 from commandline import MODEL, Trtc
 
@@ -110,9 +111,14 @@ def test_mistakes(arguments: str, said: str, trtc_: Trtc) -> None:
 
 
 def test_the_published_example_works_with_the_name_alone_changed(trtc_: Trtc, tmp_path: Path) -> None:
+    """The example of the document that introduced the checkpoint format, on a narrow OPT with OPT's positions."""
     pytest.importorskip("onnx")
+    opt = models.transformers.OPTConfig(
+        hidden_size=32, ffn_dim=64, num_hidden_layers=2, num_attention_heads=2, word_embed_proj_dim=32, vocab_size=96
+    )
+    models.transformers.OPTForCausalLM(opt).half().save_pretrained(tmp_path / "opt-125m")
     checkpoint, engine = tmp_path / "trt_ckpt" / "fp16" / "1-gpu", tmp_path / "trt_engines" / "fp16" / "1-gpu"
-    assert trtc_("convert", MODEL, "-o", checkpoint, "--dtype", "float16")[0] == 0
+    assert trtc_("convert", tmp_path / "opt-125m", "-o", checkpoint, "--dtype", "float16")[0] == 0
     code, out, err = trtc_(
         "build", "--checkpoint_dir", f"{checkpoint}/", "--use_gemm_plugin", "float16", "--use_gpt_attention_plugin",
         "float16", "--max_batch_size", 8, "--max_input_len", 924, "--max_output_len", 100, "--output_dir", f"{engine}/",
