@@ -50,7 +50,7 @@ class Layers:
             layer.set_input(index, tensor)
             self.diagnostics.check(self.op)
         says = {"name": self._name(part)}
-        if self.op and self.op in self.origins and hasattr(layer, "metadata"):   # which attention layers have from 10.15
+        if self.op and self.op in self.origins and hasattr(layer, "metadata"):   # attention has it from 10.15
             says["metadata"] = self.origins[self.op]
         for key, value in {**says, **settings}.items():
             setattr(layer, key, value)
