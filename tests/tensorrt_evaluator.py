@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -23,6 +24,7 @@ from trtc.backend.tensorrt.build import begin, build, emit_network
 from trtc.backend.tensorrt.emit import Emitter
 from trtc.backend.tensorrt.target import tensorrt_rtx
 from trtc.ir import Graph
+from trtc.ir.ops.collective import met
 
 Array: TypeAlias = npt.NDArray[Any]
 Meaning: TypeAlias = Callable[..., Any]
@@ -75,16 +77,16 @@ def kernels(plan: bytes) -> set[str]:
     return {name.decode() for name in found}
 
 
-def emitted(graph: Graph, tensors: Mapping[str, Array]) -> tuple[Emitter, Any]:
+def emitted(graph: Graph, tensors: Mapping[str, Array], trt: Any = None) -> tuple[Emitter, Any]:
     """The emitter with the network of a legal graph, and what must stay alive as long."""
-    builder, emit = begin(rtx(), graph)
+    builder, emit = begin(trt or rtx(), graph)
     emit_network(emit, tensors)
     return emit, builder
 
 
-def network_of(graph: Graph, tensors: Mapping[str, Array], *, rounds: bool = True) -> Evaluator:
-    """The network that a legal graph is lowered to, as a function of its inputs."""
-    emit, builder = emitted(graph, tensors)
+def network_of(graph: Graph, tensors: Mapping[str, Array], *, rounds: bool = True, trt: Any = None) -> Evaluator:
+    """The network that a legal graph is lowered to, as a function of its inputs; of TensorRT-RTX if nothing is said."""
+    emit, builder = emitted(graph, tensors, trt)
     return Evaluator(emit.trt, emit.network, emit.arrays, builder, rounds=rounds)
 
 
@@ -130,8 +132,9 @@ class Evaluator:
         kind = self.kind(layer).name
         if kind == "ATTENTION_INPUT":   # its output layer does it all
             return
-        words = "".join(word.capitalize() for word in kind.split("_"))
-        layer.__class__ = getattr(self.trt, f"I{SPELT.get(kind, words)}Layer")
+        if type(layer) is self.trt.ILayer:   # as it is of TensorRT's own networks
+            words = "".join(word.capitalize() for word in kind.split("_"))
+            layer.__class__ = getattr(self.trt, f"I{SPELT.get(kind, words)}Layer")
         inputs = [] if kind == "ATTENTION_OUTPUT" else self._inputs(layer)
         result = getattr(self, f"_{kind.lower()}")(layer, *inputs)
         tensor = layer.get_output(int(kind == "TOPK"))   # of which only the second is read
@@ -229,28 +232,71 @@ class Evaluator:
         y[..., first], y[..., second] = a * c - b * s, a * s + b * c
         return y
 
-    def _kv_cache_update(self, layer: Any, cache: Array, update: Array, start: Array) -> Array:
+    def _kv_cache_update(self, layer: Any, cache: Array, update: Array, start: Array, *_: Any) -> Array:
         assert layer.cache_mode == self.trt.KVCacheMode.LINEAR
-        result, tokens = cache.copy(), update.shape[2]
-        for b, first in enumerate(start):
+        result = cache.copy()
+        for b, new in enumerate(self._sequences(update, getattr(layer, "update_lengths", None))):
+            first, tokens = int(start[b]), new.shape[1]
             assert 0 <= first <= cache.shape[2] - tokens, f"{layer.name} writes {first} + {tokens}"
-            result[b, :, first : first + tokens] = update[b]
+            result[b, :, first : first + tokens] = new
         return result
 
+    def _sequences(self, x: Array, ends: Any) -> list[Array]:
+        """Each sequence's [heads, tokens, size], of [B, heads, tokens, size]; or of [T, heads, size], if packed."""
+        if ends is None:
+            return list(x)
+        starts = self.values[ends]
+        assert starts[0] == 0 and starts[-1] == len(x)
+        return [x[first:last].swapaxes(0, 1) for first, last in pairwise(starts)]
+
     def _attention_output(self, layer: Any) -> Array:
-        a = layer.attention
+        a = getattr(layer, "attention", layer)
         q, k, v = (wide(self.values[a.get_input(i)]) for i in range(3))
-        group, tokens, keys = q.shape[1] // k.shape[1], int(q.shape[2]), int(k.shape[2])
-        scores = np.matmul(q, np.repeat(k, group, 1).swapaxes(-1, -2))
-        i, j = np.indices((tokens, keys))
-        lengths = np.full(len(q), keys) if a.key_value_lengths is None else self.values[a.key_value_lengths]
-        lengths = lengths[:, None, None, None]
-        visible: Array = j < lengths
-        if a.causal_kind == self.trt.CausalMaskKind.LOWER_RIGHT:
-            visible = visible & (j <= i + lengths - tokens)
-        if a.mask is not None:
-            assert a.causal_kind == self.trt.CausalMaskKind.NONE and self.values[a.mask].dtype == np.bool_
-            visible = visible & self.values[a.mask]
-        scores = np.where(visible, scores, -np.inf)
-        e = np.exp(scores - scores.max(-1, keepdims=True))
-        return np.matmul(e / e.sum(-1, keepdims=True), np.repeat(v, group, 1))
+        lengths, causal = getattr(a, "key_value_lengths", None), a.causal
+        if hasattr(self.trt, "CausalMaskKind"):
+            causal = {"NONE": False, "LOWER_RIGHT": True}[a.causal_kind.name]
+        lengths = np.full(len(k), k.shape[2]) if lengths is None else self.values[lengths]
+        ends, mask = getattr(a, "query_lengths", None), a.mask
+        assert ends is None or a.query_form == self.trt.AttentionIOForm.PACKED_NHD
+        if mask is not None:
+            assert not causal and self.values[mask].dtype == np.bool_
+            mask = np.broadcast_to(self.values[mask], (len(q), q.shape[1], q.shape[2], k.shape[2]))
+        rows = [
+            _attended(one, k[b], v[b], int(lengths[b]), causal, None if mask is None else mask[b])
+            for b, one in enumerate(self._sequences(q, ends))
+        ]
+        return np.stack(rows) if ends is None else np.concatenate([row.swapaxes(0, 1) for row in rows])
+
+    def _moe(self, layer: Any, x: Array, chosen: Array, shares: Array, gate: Array, up: Array, down: Array) -> Array:
+        assert layer.activation_type == self.trt.MoEActType.SILU and x.shape[:2] == chosen.shape[:2] == shares.shape[:2]
+        y = np.zeros(x.shape, np.float32)
+        for place in np.ndindex(chosen.shape):
+            token, (fc, gated, proj) = wide(x[place[:2]]), (wide(w[chosen[place]]) for w in (gate, up, down))
+            inner = token @ fc
+            y[place[:2]] += wide(shares[place]) * ((inner / (1 + np.exp(-inner)) * (token @ gated)) @ proj)
+        return y
+
+    def _dist_collective(self, layer: Any, x: Array) -> Array:
+        """as the stand-in has recorded it: TensorRT's own layer does not tell"""
+        told, kinds = layer.held, (layer.held["dist_collective_op"].name, layer.held["reduce_op"].name)
+        assert told["root"] == -1 and layer.num_ranks == len(told["groups"])
+        parts, place = met(tuple(told["groups"]), x)
+        if kinds == ("ALL_GATHER", "NONE"):
+            return np.concatenate(parts)
+        total: Array = np.sum([wide(part) for part in parts], axis=0)
+        return {("ALL_REDUCE", "SUM"): [total] * len(parts), ("REDUCE_SCATTER", "SUM"): np.split(total, len(parts))}[
+            kinds
+        ][place]
+
+
+def _attended(q: Array, k: Array, v: Array, length: int, causal: bool, mask: Array | None) -> Array:
+    """Attention of one sequence: of q[Hq, S, D] to k[Hkv, T, D] and v[Hkv, T, E]."""
+    group = len(q) // len(k)
+    scores = np.matmul(q, np.repeat(k, group, 0).swapaxes(-1, -2))
+    tokens = int(q.shape[1])
+    token: Array = np.arange(tokens)[:, None]
+    key: Array = np.arange(int(k.shape[1]))
+    visible: Array = (key < length) & ((key <= token + length - tokens) if causal else True)
+    scores = np.where(visible if mask is None else visible & mask, scores, -np.inf)
+    e = np.exp(scores - scores.max(-1, keepdims=True))
+    return np.matmul(e / e.sum(-1, keepdims=True), np.repeat(v, group, 0))

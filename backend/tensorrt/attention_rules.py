@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 from trtc.backend.tensorrt.api import Api
+from trtc.backend.tensorrt.workarounds import needs
 from trtc.ir.op import Value
-from trtc.ir.ops import Attention, Broadcast, Concat, Slice, scalar
+from trtc.ir.ops import Attention, Broadcast, Concat, PackedAttention, Slice, scalar
 
-Rule: TypeAlias = Callable[[Attention], "Value | None"]
+Rule: TypeAlias = Callable[[Any], "Value | None"]
 
 ALIGNED, WIDEST = 8, 256   # head sizes of fused kernels of 16-bit floats: multiples of, up to
 
 
 def attention_rules(api: Api) -> tuple[Rule, ...]:
-    """What is done to attention before the layers of an API take it."""
-    if not api.has("attention layers"):
-        return ()
-    return (mask_attention if api.has("attention over lengths") else mask_all, pad_values, pad_heads)
+    """What is done to attention before the layers of an API take it, by the names of workarounds."""
+    rules: Mapping[str, Rule] = {
+        "one-mask": mask_attention, "no-lengths": mask_all, "one-head-size": pad_values, "odd-heads": pad_heads,
+    }   # fmt: skip
+    packed = (pad_packed,) if api.has("attention over packed tokens") else ()
+    return (*(rule for name, rule in rules.items() if needs(api, name)), *packed)
 
 
 def mask_attention(op: Attention) -> Value | None:
-    """attention(window, or lengths and mask)  ->  attention(one mask): fused kernels take one mask and nothing else"""
+    """attention(window, or lengths and mask)  ->  attention(one mask)"""
     if op.softcap or op.slopes or not (op.window or (op.mask and (op.causal or op.lengths))):
         return None
     return _masked(op)
 
 
 def mask_all(op: Attention) -> Value | None:
-    """attention(lengths, causal)  ->  attention(mask): before TensorRT 11 the layer has no lengths"""
+    """attention(lengths, causal)  ->  attention(mask)"""
     return _masked(op) if not (op.softcap or op.slopes) and (op.window or op.causal or op.lengths) else None
 
 
@@ -38,7 +41,7 @@ def _masked(op: Attention) -> Value:
 
 
 def pad_heads(op: Attention) -> Value | None:
-    """attention of heads of 20  ->  of 24, the rest zero: RTX 1.7 fails on masked 16-bit heads of other sizes"""
+    """attention of heads of 20  ->  of 24, the rest zero"""
     head = op.q.shape[3]
     assert isinstance(head, int)
     if not odd_heads(op):
@@ -49,7 +52,7 @@ def pad_heads(op: Attention) -> Value | None:
 
 
 def pad_values(op: Attention) -> Value | None:
-    """attention of heads of 192 over values of 128  ->  over values of 192, the rest zero: kernels take one size"""
+    """attention of heads of 192 over values of 128  ->  over values of 192, the rest zero"""
     head, size = op.q.shape[3], op.v.shape[3]
     assert isinstance(head, int) and isinstance(size, int)
     if op.softcap or size >= head:
@@ -57,9 +60,21 @@ def pad_values(op: Attention) -> Value | None:
     return Slice(op.with_operands({op.v: _padded(op.v, head - size)}), 3, 0, size)
 
 
+def pad_packed(op: PackedAttention) -> Value | None:
+    """packed attention of heads of odd sizes, or of two  ->  of one, a multiple of eight, the rest zero"""
+    head, size = op.q.shape[2], op.v.shape[3]
+    assert isinstance(head, int) and isinstance(size, int)
+    wide = -(-max(head, size) // ALIGNED) * ALIGNED
+    if op.softcap or op.window or op.slopes or head == size == wide:
+        return None
+    more = {op.q: wide - head, op.k: wide - head, op.v: wide - size}
+    return Slice(op.with_operands({x: _padded(x, n) for x, n in more.items() if n}), 2, 0, size)
+
+
 def _padded(x: Value, more: int) -> Value:
     """Heads with so many zeros behind each."""
-    return Concat((x, Broadcast(scalar(0, x.dtype), (*x.shape[:3], more))), 3)
+    axis = x.type.rank - 1
+    return Concat((x, Broadcast(scalar(0, x.dtype), (*x.shape[:axis], more))), axis)
 
 
 def odd_heads(op: Attention) -> bool:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from trtc.backend.tensorrt.api import KNOWN, RTX, TENSORRT, Api, api_of, dotted
+from dataclasses import replace
+
+from trtc.backend.tensorrt.api import KNOWN, RTX, TENSORRT, Api, api_of, dotted, probed
 from trtc.backend.tensorrt.attention_rules import attention_rules
-from trtc.backend.tensorrt.bindings import installed_version
+from trtc.backend.tensorrt.bindings import installed_version, module
 from trtc.backend.tensorrt.conditions import conditions, floats
+from trtc.backend.tensorrt.workarounds import needs
 from trtc.ir.target import TARGETS, Target
 
 SUMMARIES = {
@@ -16,20 +19,28 @@ CANDIDATES = 64   # of the greatest logits that an engine returns, apart from al
 
 
 def record(product: str, version: str) -> Target:
-    """The record of a product in a version; of the installed one, or else of the newest known, where empty."""
-    found = installed_version(product) or dotted(KNOWN[product][-1])
+    """The record of a product in a version; of the installed one, or else of the newest known, where empty.
+
+    Args:
+        version: such as ``10.16``; ``10.16/sm100`` for GPUs of that compute capability.
+    """
+    version, _, capability = version.partition("/")
+    installed = installed_version(product)
+    found = installed or dotted(KNOWN[product][-1])
     if version and not f"{found}.".startswith(f"{version}."):
         found = version
-    api = api_of(product, found)
-    updates = api.has("KV cache update layers")
+    api = api_of(product, found, capability)
+    if found == installed and not f"{found}.".startswith(f"{dotted(api.version)}."):   # newer than every record
+        api = replace(api, found=probed(module(product)))
     return Target(
         name=product,
         version=found,
+        capability=capability,
         summary=SUMMARIES[product],
         native=conditions(api),
         plugins=(attention_rules(api),),
-        prepare=(f"choose-next{{count={CANDIDATES}}}", *(() if updates else ("split-attention",))),
-        fixed=("M",) if updates else (),
+        prepare=(f"choose-next{{count={CANDIDATES}}}", *(("split-attention",) if needs(api, "whole-caches") else ())),
+        fixed=("M",) if api.has("KV cache update layers") else (),
         floats=floats(api),
     )
 
@@ -46,7 +57,7 @@ def tensorrt_rtx(version: str) -> Target:
 
 def api(target: Target) -> Api:
     """The API that a target's record was made for."""
-    return api_of(target.name, target.version)
+    return api_of(target.name, target.version, target.capability)
 
 
 TARGETS[TENSORRT] = tensorrt

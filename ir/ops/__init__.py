@@ -3,6 +3,7 @@
 from trtc.ir.ops.activation import GELU, ReLU, SiLU, SwiGLU
 from trtc.ir.ops.attention import Attention, KVCacheUpdate, soft_cap
 from trtc.ir.ops.bits import Bitcast, Unpack
+from trtc.ir.ops.collective import AllGather, AllReduce, Collective, ReduceScatter
 from trtc.ir.ops.elementwise import (
     Add,
     And,
@@ -36,6 +37,7 @@ from trtc.ir.ops.leaves import Constant, Input, Iota, SizeOf, Weight, scalar
 from trtc.ir.ops.linear import Embedding, Linear, MatMul
 from trtc.ir.ops.moe import Experts, TopK
 from trtc.ir.ops.norm import LayerNorm, RMSNorm
+from trtc.ir.ops.packed import PackedAttention, PackedKVCacheUpdate
 from trtc.ir.ops.reduce import Reduce, ReduceMax, ReduceMean, ReduceSum, Softmax
 from trtc.ir.ops.rope import Rope
 from trtc.ir.ops.shape import Broadcast, Concat, Gather, Reshape, Slice, Transpose, product
@@ -43,12 +45,15 @@ from trtc.ir.ops.shape import Broadcast, Concat, Gather, Reshape, Slice, Transpo
 __all__ = [
     "GELU",
     "Add",
+    "AllGather",
+    "AllReduce",
     "And",
     "Attention",
     "Binary",
     "Bitcast",
     "Broadcast",
     "Cast",
+    "Collective",
     "Compare",
     "Concat",
     "Constant",
@@ -71,6 +76,8 @@ __all__ = [
     "Minimum",
     "Mul",
     "Neg",
+    "PackedAttention",
+    "PackedKVCacheUpdate",
     "Pow",
     "RMSNorm",
     "ReLU",
@@ -78,6 +85,7 @@ __all__ = [
     "Reduce",
     "ReduceMax",
     "ReduceMean",
+    "ReduceScatter",
     "ReduceSum",
     "Reshape",
     "Rope",

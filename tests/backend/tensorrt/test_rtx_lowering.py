@@ -121,8 +121,12 @@ def numbers(case: Case, value: o.Input, random: np.random.Generator) -> Array:
     return np.asarray(random.uniform(case.least, 3, shape), value.dtype.numpy)
 
 
+ELSEWHERE = {o.Experts, o.PackedAttention, o.PackedKVCacheUpdate, o.AllReduce, o.AllGather, o.ReduceScatter}
+"""Whose cases are in test_layers_beyond_rtx.py."""
+
+
 def test_every_native_op_has_a_lowering_and_a_case() -> None:
-    assert set(TARGET.native) == set(LOWERINGS) == set(CASES)
+    assert set(TARGET.native) == set(LOWERINGS) == {*CASES, *ELSEWHERE}
 
 
 @pytest.mark.parametrize("dtype", [f32, f16, bf16], ids=str)
@@ -149,6 +153,20 @@ def test_numbers_stand_in_the_network_itself() -> None:
     array = np.array([[-1, 2], [0.5, -0.25]], bf16.numpy)
     assert network({"x": array})["y"].tolist() == [[-np.inf, 6], [1.5, -np.inf]]
     assert {str(a.dtype) for a in network.constants.values()} == {"bfloat16"}
+
+
+def test_comparisons_with_nan_are_false() -> None:
+    x = o.Input("x", f32["B"])
+    network = network_of(Graph("g", (x,), {"y": o.LessEqual(x, o.scalar(1, f32))}, BOUNDS), {})
+    assert network({"x": np.array([0, 1, 2, np.nan], np.float32)})["y"].tolist() == [True, True, False, False]
+
+
+def test_layers_of_one_place_have_names_of_their_own() -> None:
+    x = o.Input("x", f32["B"])
+    with at("mlp"):
+        y = o.Neg(o.Neg(o.Neg(x)))
+    network = network_of(Graph("g", (x,), {"y": y}, BOUNDS), {}).network
+    assert [network.get_layer(n).name for n in range(3)] == ["mlp/neg", "mlp/neg#2", "mlp/neg#3"]
 
 
 @pytest.mark.parametrize("dtype", [f32, f16, bf16], ids=str)
