@@ -76,13 +76,34 @@ class Tensor:
 
 
 @dataclass(frozen=True)
+class Weights:
+    """The safetensors file of what a plan is without.
+
+    Args:
+        use: ``inputs``: each of ``tensors`` is bound to the input of its name; ``refit``: the plan is refitted with it.
+        tensors: by name, the tensor in the file.
+    """
+
+    file: str
+    use: str
+    tensors: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Rank:
-    """The part of the model that one device runs."""
+    """The part of the model that one device runs.
+
+    Args:
+        profiles: of a plan, in order: the least, likeliest and greatest value of each symbolic size.
+        weights: of a plan without its own.
+    """
 
     rank: int
     engine: str
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
+    profiles: tuple[dict[str, tuple[int, int, int]], ...] = ()
+    weights: Weights | None = None
 
 
 @dataclass(frozen=True)
@@ -102,6 +123,7 @@ class EngineBundle:
     trtc_version: str
     target: Target
     pipeline: str
+    builder: dict[str, Any]
     source: Source
     model: dict[str, Any]
     dtype: str
@@ -180,6 +202,7 @@ def _bundle(folder: Path, spec: dict[str, Any]) -> EngineBundle:
         trtc_version=spec["trtc_version"],
         target=Target(**spec["target"]),
         pipeline=spec["pipeline"],
+        builder=spec.get("builder", {}),
         source=Source(**spec["source"]),
         model=spec["model"],
         dtype=spec["dtype"],
@@ -201,7 +224,10 @@ def _rank(spec: dict[str, Any]) -> Rank:
         said = (entry.get(key) for key in ("alias", "appends", "feeds"))
         return Tensor(entry["name"], entry["dtype"], tuple(entry["shape"]), *said)
 
-    return Rank(spec["rank"], spec["engine"], tuple(map(tensor, spec["inputs"])), tuple(map(tensor, spec["outputs"])))
+    inputs, outputs = (tuple(map(tensor, spec[key])) for key in ("inputs", "outputs"))
+    profiles = tuple({size: tuple(values) for size, values in p.items()} for p in spec.get("profiles", ()))
+    weights = Weights(**spec["weights"]) if "weights" in spec else None
+    return Rank(spec["rank"], spec["engine"], inputs, outputs, profiles, weights)
 
 
 def _check_tensors(bundle: EngineBundle) -> None:
@@ -221,5 +247,8 @@ def _check_tensors(bundle: EngineBundle) -> None:
                     f"{file}: output {output.name} is an alias of {output.alias}, "
                     "but there is no such input of its dtype and shape"
                 )
+        if rank.weights and rank.weights.file not in bundle.files:
+            want = f"but files does not list {rank.weights.file}"
+            raise TrtcError(f"{file}: the weights of rank {rank.rank} lie in a file of their own, {want}")
         if rank.engine not in bundle.files:
             raise TrtcError(f"{file}: the engine of rank {rank.rank} is {rank.engine}, but files does not list it")

@@ -131,7 +131,7 @@ class FakeDriver:
                 result = call(*arguments)
             except Failure as failure:
                 return (failure.code,)
-            given: tuple[Any, ...] = result if isinstance(result, tuple) else () if result is None else (result,)
+            given: Any = result if isinstance(result, tuple) else () if result is None else (result,)
             return (CUresult.CUDA_SUCCESS, *given)
 
         return checked
@@ -187,7 +187,8 @@ class FakeDriver:
 
     @staticmethod
     def _new(memory: dict[int, np.ndarray[Any, Any]], size: int) -> int:
-        array = np.full(size, POISON, np.uint8)
+        room = np.full(size + 256, POISON, np.uint8)
+        array = room[-room.ctypes.data % 256 :][:size]   # aligned, as CUDA's is
         memory[array.ctypes.data] = array
         return array.ctypes.data
 

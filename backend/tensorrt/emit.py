@@ -81,6 +81,7 @@ class Emitter(Layers):
             taken.add(tensor)
             tensor.name = name
             self.network.mark_output(tensor)
+            self.types.fix(tensor)
             self.diagnostics.check(self.op)
 
     def __getitem__(self, value: Value) -> Any:
