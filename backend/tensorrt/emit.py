@@ -81,7 +81,6 @@ class Emitter(Layers):
             taken.add(tensor)
             tensor.name = name
             self.network.mark_output(tensor)
-            self.types.fix(tensor)
             self.diagnostics.check(self.op)
 
     def __getitem__(self, value: Value) -> Any:

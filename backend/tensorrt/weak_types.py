@@ -46,11 +46,6 @@ class WeakTypes:
                 layer.set_output_type(index, dtype)
             self._known[layer.get_output(index)] = dtype
 
-    def fix(self, output: Any) -> None:
-        """Give an output of the network its type, which would be f32 whatever its layer gives."""
-        if not self.strong:
-            output.dtype = self._known[output]
-
     def configure(self, config: Any, graph: Graph) -> None:
         """Let the builder compute in what the graph is in, and in nothing else: f32 is f32, too."""
         flags = self.trt.BuilderFlag
