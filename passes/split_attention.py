@@ -118,5 +118,6 @@ def _scores(op: Attention, q: Value, k: Value, start: Value, *, in_cache: bool) 
     if op.window:
         seen = And(seen, Less(Sub(place, scalar(op.window, i32)), key))
     if op.slopes:
-        scores = Add(scores, Mul(Reshape(op.slopes, (heads, 1, 1)), Cast(Sub(key, place), f32)))
+        away = Sub(Cast(key, f32), Cast(place, f32))
+        scores = Add(scores, Mul(Reshape(op.slopes, (1, heads, 1, 1)), away))
     return Where(seen, scores, scalar(-np.inf, f32))

@@ -46,6 +46,11 @@ class WeakTypes:
                 layer.set_output_type(index, dtype)
             self._known[layer.get_output(index)] = dtype
 
+    def output(self, tensor: Any) -> None:
+        """Give an output of the network its own element type: f32 otherwise, whatever its layer gives."""
+        if not self.strong:
+            tensor.dtype = self._known[tensor]
+
     def configure(self, config: Any, graph: Graph) -> None:
         """Let the builder compute in what the graph is in, and in nothing else: f32 is f32, too."""
         flags = self.trt.BuilderFlag
