@@ -154,6 +154,7 @@ class GPUSession:
         self.device.use()
         sizes, slot = replace(self._sizes, tokens=tokens), self._slots[self._turn]
         self._turn ^= 1
+        slot.done.synchronize()   # of the run before last, which may still read what it was told
         self._tell(slot, sizes, ids, lengths, past)
         if tokens == 1:
             self._decode(sizes).go()
