@@ -16,7 +16,7 @@ from trtc.runtime.chat import ChatTemplate, Message
 from trtc.runtime.prompts import Prompt, encode_prompt
 from trtc.runtime.sampling import Sampling, SamplingOptions
 from trtc.runtime.sequence import FinishReason, SequenceState, TokenEvent
-from trtc.runtime.session import Session, open_session
+from trtc.runtime.session import LoadOptions, Session, SessionOptions, open_session
 from trtc.runtime.tokenizer import Tokenizer, open_tokenizer
 
 if TYPE_CHECKING:
@@ -148,14 +148,13 @@ def _list(prompts: str | Iterable[Prompt]) -> list[Prompt]:
     return result
 
 
-def load(path: str | PathLike[str], *, threads: int | None = None, verify: bool = True) -> Engine:
+def load(path: str | PathLike[str], *, verify: bool = True, **options: Unpack[LoadOptions]) -> Engine:
     """Load the engine bundle in the folder ``path``.
 
     Args:
-        threads: CPU threads; None takes one for each core that this process may use.
         verify: hash every file of the bundle first.
+        options: the fields of `SessionOptions`.
     """
-    if threads is not None and threads < 1:
-        raise TrtcError(f"threads is {threads}, but must be at least 1")
+    how = SessionOptions(**options)
     bundle = EngineBundle.open(path, verify)
-    return Engine(bundle, open_session(bundle, threads))
+    return Engine(bundle, open_session(bundle, how))

@@ -6,29 +6,20 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
 from trtc.errors import MissingPackage, TrtcError
 from trtc.runtime.bundle import EngineBundle, Tensor
+from trtc.runtime.dtypes import NUMPY
 from trtc.runtime.session import Floats, Ints
 from trtc.runtime.threads import usable_cores
 
 Array = npt.NDArray[Any]
 
-# dtype -> NumPy's element type, and ONNX's number for it (onnx.TensorProto.DataType)
-DTYPES: dict[str, tuple[Any, int]] = {
-    "f32": (np.float32, 1),
-    "u8": (np.uint8, 2),
-    "i8": (np.int8, 3),
-    "i32": (np.int32, 6),
-    "i64": (np.int64, 7),
-    "bool": (np.bool_, 9),
-    "f16": (np.float16, 10),
-    "bf16": (ml_dtypes.bfloat16, 16),
-    "f8e4m3": (ml_dtypes.float8_e4m3fn, 17),
-}
+NUMBERS = {   # onnx.TensorProto.DataType, of each dtype
+    "f32": 1, "u8": 2, "i8": 3, "i32": 6, "i64": 7, "bool": 9, "f16": 10, "bf16": 16, "f8e4m3": 17,
+}   # fmt: skip
 
 
 @dataclass
@@ -131,9 +122,9 @@ def _load(bundle: EngineBundle, threads: int) -> Any:
 
 def _allocate(tensor: Tensor, symbols: dict[str, int]) -> Array:
     shape = [symbols[size] if isinstance(size, str) else size for size in tensor.shape]
-    return np.zeros(shape, DTYPES[tensor.dtype][0])
+    return np.zeros(shape, NUMPY[tensor.dtype])
 
 
 def _place(tensor: Tensor, buffer: Array) -> tuple[str, str, int, int, tuple[int, ...], int]:
     """Return the arguments that bind ``buffer``: name, device, device number, element type, shape, address."""
-    return tensor.name, "cpu", 0, DTYPES[tensor.dtype][1], buffer.shape, buffer.ctypes.data
+    return tensor.name, "cpu", 0, NUMBERS[tensor.dtype], buffer.shape, buffer.ctypes.data

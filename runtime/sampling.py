@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypedDict
@@ -14,6 +14,24 @@ import numpy.typing as npt
 from trtc.errors import TrtcError
 
 Logits = npt.NDArray[np.float32]   # float32[V], of one sequence
+
+
+@dataclass(frozen=True)
+class Best:
+    """The greatest logits of one sequence, as an engine gives them beside all of them.
+
+    Args:
+        ids: ``int[K]``, their tokens, the greatest first.
+        logits: ``float32[K]``.
+        all: gives all of them.
+    """
+
+    ids: npt.NDArray[np.int32]
+    logits: Logits
+    all: Callable[[], Logits]
+
+
+FINITE = "help: compile with --dtype bfloat16 or float32"
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -28,6 +46,7 @@ class SamplingOptions(TypedDict, total=False):
     stop: Iterable[str]
     stop_token_ids: Iterable[int]
     logprobs: bool
+    check_numerics: bool
 
 
 @dataclass(frozen=True)
@@ -47,6 +66,7 @@ class Sampling:
         stop: strings that end a sequence; the text is cut before them.
         stop_token_ids: tokens that end a sequence, besides the model's own; they are in no text.
         logprobs: also give the logarithm of the probability of each token, of the raw logits, base e.
+        check_numerics: check that every logit of every step is a number and below infinity.
     """
 
     max_new_tokens: int = 128
@@ -58,6 +78,7 @@ class Sampling:
     stop: Iterable[str] = ()
     stop_token_ids: Iterable[int] = ()
     logprobs: bool = False
+    check_numerics: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stop", (self.stop,) if isinstance(self.stop, str) else tuple(self.stop))
@@ -74,6 +95,16 @@ class Sampling:
         for name, holds, must in rules:
             if not holds:
                 raise TrtcError(f"{name} is {getattr(self, name)}, but must be {must}")
+
+    @property
+    def takes_likeliest(self) -> bool:
+        """Whether each token is the one of the greatest logit, and nothing else is asked of the logits."""
+        return self.temperature == 0 and self.repetition_penalty == 1 and not self.reads_all
+
+    @property
+    def reads_all(self) -> bool:
+        """Whether something is asked of all logits."""
+        return self.logprobs or self.check_numerics
 
 
 class Sampler:
@@ -93,26 +124,55 @@ class Sampler:
     def _random(self) -> np.random.Generator:
         return np.random.default_rng((self._sampling.seed, self._index))
 
-    def choose(self, logits: Logits) -> int:
+    def choose(self, logits: Logits | Best) -> int:
         """Return the next token, and remember it."""
+        if isinstance(logits, Best):
+            logits, ids = self._read(logits)
+        else:
+            ids = None
+        if self._sampling.check_numerics:
+            self._check(logits)
+        place = self._place(logits)
+        if not math.isfinite(logits[place]):
+            raise TrtcError(
+                f"the engine computed a logit of {logits[place]}, but logits must be finite", FINITE
+            )
+        token = place if ids is None else int(ids[place])
+        if self._sampling.repetition_penalty != 1:
+            self._seen.add(token)
+        return token
+
+    def _place(self, logits: Logits) -> int:
+        """Where the chosen logit stands."""
         sampling = self._sampling
         if sampling.repetition_penalty != 1:
             logits = penalize(logits, self._seen, sampling.repetition_penalty)
         if sampling.temperature == 0:
-            token = int(logits.argmax())
-        else:
-            ids, scores = candidates(logits / np.float32(sampling.temperature), sampling.top_k, sampling.top_p)
-            cumulative = np.exp(scores - scores.max()).cumsum(dtype=np.float64)
-            draw = self._random.random() * cumulative[-1]
-            token = int(ids[min(int(cumulative.searchsorted(draw, "right")), len(ids) - 1)])
-        if not math.isfinite(logits[token]):
+            return int(logits.argmax())
+        ids, scores = candidates(logits / np.float32(sampling.temperature), sampling.top_k, sampling.top_p)
+        cumulative = np.exp(scores - scores.max()).cumsum(dtype=np.float64)
+        draw = self._random.random() * cumulative[-1]
+        return int(ids[min(int(cumulative.searchsorted(draw, "right")), len(ids) - 1)])
+
+    def _read(self, best: Best) -> tuple[Logits, npt.NDArray[np.int32] | None]:
+        """The logits that decide, in the order of their tokens, and these; all where the greatest do not decide."""
+        sampling = self._sampling
+        if sampling.takes_likeliest:
+            return best.logits[:1], best.ids[:1]
+        scores = best.logits / np.float32(sampling.temperature or 1)
+        few = 0 < sampling.top_k < len(scores) and scores[sampling.top_k - 1] > scores[-1]   # all that tie are here
+        if few and sampling.temperature and sampling.repetition_penalty == 1 and not sampling.reads_all:
+            order = np.argsort(best.ids)
+            return best.logits[order], best.ids[order]
+        return best.all(), None
+
+    def _check(self, logits: Logits) -> None:
+        wrong = np.flatnonzero(~(logits < np.inf))
+        if len(wrong):
             raise TrtcError(
-                f"the engine computed a logit of {logits[token]}, but logits must be finite",
-                "help: compile with --dtype bfloat16 or float32",
+                f"the engine computed {len(wrong)} of {len(logits)} logits that are no finite numbers, the first of "
+                f"token {wrong[0]} ({logits[wrong[0]]})", FINITE
             )
-        if sampling.repetition_penalty != 1:
-            self._seen.add(token)
-        return token
 
 
 def penalize(logits: Logits, seen: Iterable[int], penalty: float) -> Logits:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from trtc.runtime.detokenize import Detokenizer
-from trtc.runtime.sampling import Logits, Sampler, Sampling, log_probability
+from trtc.runtime.sampling import Best, Logits, Sampler, Sampling, log_probability
 from trtc.runtime.stopping import StopStrings
 from trtc.runtime.tokenizer import Tokenizer
 
@@ -57,12 +57,13 @@ class SequenceState:
         self.index, self.prompt_ids, self.room = index, prompt_ids, room
         self.past = len(prompt_ids) - 1   # tokens before the newest
         self.finished = False
+        self.takes_likeliest = sampling.takes_likeliest   # so that its next token is known without it
         self._logprobs, self._stop_ids = sampling.logprobs, stop_ids
         self._sampler = Sampler(sampling, index, prompt_ids)
         self._text = Detokenizer(tokenizer, prompt_ids) if tokenizer else None
         self._stops = StopStrings(sampling.stop)
 
-    def step(self, logits: Logits) -> TokenEvent:
+    def step(self, logits: Logits | Best) -> TokenEvent:
         """Choose the next token."""
         token = self._sampler.choose(logits)
         self.room -= 1
@@ -74,5 +75,7 @@ class SequenceState:
             last, found = self._stops.push(self._text.flush() if self._text else "")
             text, reason = text + last + self._stops.flush(), "stop" if found else reason
         self.finished = reason is not None
-        logprob = log_probability(logits, token) if self._logprobs else None
+        logprob = None
+        if self._logprobs:
+            logprob = log_probability(logits.all() if isinstance(logits, Best) else logits, token)
         return TokenEvent(self.index, token, text, logprob, reason)

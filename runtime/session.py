@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from trtc.errors import TrtcError
 from trtc.runtime.bundle import EngineBundle
+from trtc.runtime.sampling import Best
 
 Ints = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]
@@ -54,22 +56,84 @@ class Session(Protocol):
         ...
 
 
-def open_session(bundle: EngineBundle, threads: int | None = None) -> Session:
-    """Load the engine that is in ``bundle``.
+class Outcome(Protocol):
+    """What one run gave; valid until the run after the next, and all of its logits until the next."""
+
+    def best(self, row: int) -> Best:
+        """The greatest logits of one sequence; waits for the run."""
+        ...
+
+
+@runtime_checkable
+class ChoosingSession(Session, Protocol):
+    """A session whose engine finds the likeliest tokens itself, so that a run can follow another at once."""
+
+    def prefill(self, input_ids: Ints, input_lengths: Ints) -> Outcome:
+        """Run prompts over empty caches.
+
+        Args: as of `forward`.
+        """
+        ...
+
+    def advance(self, past_lengths: Ints, input_ids: Ints | None) -> Outcome:
+        """Run one token of each sequence.
+
+        Args:
+            past_lengths: ``int[B]``, tokens in each sequence's cache.
+            input_ids: ``int[B]``, the tokens; None: those that were likeliest in the run before, which must be a step
+                by one token.
+        """
+        ...
+
+
+class LoadOptions(TypedDict, total=False):
+    """The fields of `SessionOptions`, as keywords of `load`."""
+
+    threads: int | None
+    device: int
+    prefill_chunk: int
+    cuda_graphs: bool
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """How an engine is run.
 
     Args:
-        threads: CPU threads; None takes one for each core that this process may use.
+        threads: CPU threads of engines that run on the CPU; None: one for each core that this process may use.
+        device: the GPU of engines that run on one.
+        prefill_chunk: new tokens of a sequence in one call at most; 0: as many as the engine takes.
+        cuda_graphs: record a decode step once, and replay it.
+    """
+
+    threads: int | None = None
+    device: int = 0
+    prefill_chunk: int = 0
+    cuda_graphs: bool = True
+
+    def __post_init__(self) -> None:
+        rules = (("threads", self.threads or 1, 1), ("device", self.device, 0), ("prefill_chunk", self.prefill_chunk, 0))
+        for name, value, least in rules:
+            if value < least or (name == "threads" and self.threads == 0):
+                raise TrtcError(f"{name} is {getattr(self, name)}, but must be at least {least}")
+
+
+def open_session(bundle: EngineBundle, options: SessionOptions | None = None) -> Session:
+    """Load the engine that is in ``bundle``.
+
     Errors:
         TrtcError: this trtc or this machine cannot run the bundle's target.
     """
+    options = options or SessionOptions()
     if len(bundle.ranks) > 1:
         raise TrtcError(f"{bundle.path} has {len(bundle.ranks)} ranks, but this trtc runs engines of one rank")
     if bundle.target.name == "onnx":
         from trtc.runtime.onnx import OnnxSession
 
-        return OnnxSession(bundle, threads)
+        return OnnxSession(bundle, options.threads)
+    if bundle.target.name in ("tensorrt", "tensorrt-rtx"):
+        from trtc.runtime.tensorrt.session import open_plan
+
+        return open_plan(bundle, options)
     target = f"{bundle.target.name} {bundle.target.version}"
-    raise TrtcError(
-        f"{bundle.path} was built for {target}, but this trtc runs only onnx engines",
-        "help: trtc compile MODEL_DIR -o ENGINE_DIR --target onnx",
-    )
+    raise TrtcError(f"{bundle.path} was built for {target}, but this trtc runs onnx, tensorrt and tensorrt-rtx engines")

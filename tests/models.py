@@ -24,7 +24,7 @@ from trtc.ir.graph import Graph
 from trtc.ir.materialize import materialize
 from trtc.ir.types import evaluate
 from trtc.runtime.bundle import EngineBundle
-from trtc.runtime.session import open_session
+from trtc.runtime.session import SessionOptions, open_session
 
 torch: Any = import_module("torch")
 transformers: Any = import_module("transformers")
@@ -309,6 +309,6 @@ def graph_logits(graph: Graph, source: MappedSource, case: Case) -> Floats:
 
 def engine_logits(bundle: EngineBundle, case: Case) -> Floats:
     """Logits [sequence, call, word] of the case's calls by the engine, as the runtime runs it."""
-    session = open_session(bundle, threads=2)
+    session = open_session(bundle, SessionOptions(threads=2))
     session.start(len(case.lengths), max(case.lengths) + STEPS)
     return np.stack([session.forward(*call).copy() for call in calls(case)], 1)

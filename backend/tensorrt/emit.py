@@ -83,6 +83,7 @@ class Emitter(Layers):
             tensor.name = name
             self.types.output(tensor)
             self.network.mark_output(tensor)
+            self.types.output(tensor)   # which changes nothing before it is marked
             self.diagnostics.check(self.op)
 
     def __getitem__(self, value: Value) -> Any:

@@ -1,0 +1,94 @@
+"""A LLaMA of random weights, as a checkpoint; and its speed in transformers, eager and compiled.
+
+    python benchmarks/gpu/random_llama.py make FOLDER [--layers 16]
+    python benchmarks/gpu/random_llama.py time FOLDER [--tokens 980]
+
+Runs where torch and transformers are. 16 layers of the default shape have 1.1 billion parameters.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, StaticCache
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("make", "time"))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--layers", type=int, default=16)
+    parser.add_argument("--tokens", type=int, default=980)
+    arguments = parser.parse_args()
+    if arguments.what == "make":
+        make(arguments.folder, arguments.layers)
+    else:
+        measure(arguments.folder, arguments.tokens)
+
+
+def make(folder: Path, layers: int) -> None:
+    config = LlamaConfig(
+        hidden_size=2048, intermediate_size=8192, num_hidden_layers=layers, num_attention_heads=32,
+        num_key_value_heads=8, vocab_size=32000, max_position_embeddings=8192, tie_word_embeddings=False,
+        bos_token_id=1, eos_token_id=2,
+    )   # fmt: skip
+    torch.manual_seed(0)
+    with torch.device("cuda"):
+        model = LlamaForCausalLM(config).half()
+    model.save_pretrained(folder)
+    print(f"{sum(p.numel() for p in model.parameters()) / 1e9:.2f} billion parameters in {folder}", flush=True)
+
+
+def measure(folder: Path, tokens: int) -> None:
+    model: Any = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float16, device_map="cuda")
+    print(f"torch {torch.__version__} on {torch.cuda.get_device_name()}", flush=True)
+    ids = torch.randint(3, 30000, (1, tokens), device="cuda")
+    with torch.inference_mode():
+        prefill = timed(lambda: model(ids, use_cache=True, logits_to_keep=1), 10)
+        print(f"transformers, eager: prefill of {tokens} tokens {prefill:.2f} ms", flush=True)
+        print(f"transformers, eager: decode {decode(model, model, ids):.3f} ms", flush=True)
+        start = time.perf_counter()
+        step = torch.compile(model, mode="reduce-overhead", fullgraph=True)
+        took = decode(model, step, ids)
+        print(f"transformers, torch.compile: decode {took:.3f} ms ({time.perf_counter() - start:.0f} s to compile)",
+              flush=True)   # fmt: skip
+
+
+def decode(model: Any, step: Any, ids: Any) -> float:
+    """Milliseconds of a greedy decode step behind these tokens, over a static cache of 1,152."""
+    cache = StaticCache(config=model.config, max_cache_len=1152)
+    out = model(ids, past_key_values=cache, use_cache=True)
+    token = out.logits[:, -1:].argmax(-1)
+    place = torch.tensor([[ids.shape[1]]], device="cuda")
+
+    def once() -> None:
+        logits = step(token, past_key_values=cache, use_cache=True, position_ids=place).logits
+        token.copy_(logits[:, -1:].argmax(-1))
+        place.add_(1)
+
+    return timed(once, 20)
+
+
+def timed(work: Callable[[], object], repeats: int) -> float:
+    """Milliseconds of one of many runs: the median, by events."""
+    for _ in range(5):
+        work()
+    found: list[float] = []
+    for _ in range(repeats):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        work()
+        end.record()
+        end.synchronize()
+        found.append(begin.elapsed_time(end))
+    return statistics.median(found)
+
+
+if __name__ == "__main__":
+    main()

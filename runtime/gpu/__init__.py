@@ -1,0 +1,1 @@
+"""NVIDIA GPUs through the CUDA driver: devices, memory, streams, graphs, kernels."""

@@ -1,0 +1,1 @@
+"""TensorRT and TensorRT-RTX plans: loaded by whichever runtime is there, and run on a GPU."""

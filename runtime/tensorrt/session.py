@@ -1,0 +1,30 @@
+"""Sessions of TensorRT and TensorRT-RTX."""
+
+from __future__ import annotations
+
+from trtc.runtime.bundle import EngineBundle
+from trtc.runtime.gpu.buffers import Tensors
+from trtc.runtime.gpu.device import open_device
+from trtc.runtime.gpu.session import ChoosingGPUSession, GPUSession
+from trtc.runtime.gpu.stream import Stream
+from trtc.runtime.session import SessionOptions
+from trtc.runtime.tensorrt.executor import PlanExecutor
+from trtc.runtime.tensorrt.plan import load_plan
+from trtc.runtime.tensorrt.runtime_cache import RuntimeCache
+from trtc.runtime.tensorrt.weights import Weights
+
+
+def open_plan(bundle: EngineBundle, options: SessionOptions) -> GPUSession:
+    """Load the plan that is in ``bundle``.
+
+    Errors:
+        MissingPackage: TensorRT or CUDA's bindings are not installed.
+        TrtcError: this machine cannot run the plan.
+    """
+    device = open_device(options.device)
+    stream, tensors = Stream(device), Tensors(bundle.ranks[0])
+    plan = load_plan(bundle, device)
+    weights = Weights(bundle, device, stream)
+    executor = PlanExecutor(plan, device, stream, tensors, RuntimeCache(plan.file, device))
+    kind = ChoosingGPUSession if tensors.chooses else GPUSession
+    return kind(bundle, stream, executor, weights, chunk=options.prefill_chunk, graphs=options.cuda_graphs)
