@@ -99,6 +99,16 @@ class PlanExecutor:
         self._contexts[profile] = Context(handle)
         return self._contexts[profile]
 
+    def watch(self, profiler: Any) -> dict[int, Sizes]:
+        """Have each context report the times of its layers to an ``IProfiler``.
+
+        Result:
+            By profile, the sizes that its context is bound for.
+        """
+        for context in self._contexts.values():
+            context.handle.profiler = profiler
+        return {index: context.run.sizes for index, context in self._contexts.items() if context.run}
+
     def check(self, done: bool, what: str) -> None:
         """Raise where TensorRT says that it did not do something."""
         if not done:

@@ -21,10 +21,18 @@ def open_plan(bundle: EngineBundle, options: SessionOptions) -> GPUSession:
         MissingPackage: TensorRT or CUDA's bindings are not installed.
         TrtcError: this machine cannot run the plan.
     """
-    device = open_device(options.device)
+    stream, executor, weights = open_executor(bundle, options.device)
+    kind = ChoosingGPUSession if executor.tensors.chooses else GPUSession
+    return kind(bundle, stream, executor, weights, chunk=options.prefill_chunk, graphs=options.cuda_graphs)
+
+
+def open_executor(bundle: EngineBundle, number: int) -> tuple[Stream, PlanExecutor, Weights]:
+    """Load the plan on a GPU, and what it needs to run.
+
+    Errors: as of `open_plan`.
+    """
+    device = open_device(number)
     stream, tensors = Stream(device), Tensors(bundle.ranks[0])
     plan = load_plan(bundle, device)
     weights = Weights(bundle, device, stream)
-    executor = PlanExecutor(plan, device, stream, tensors, RuntimeCache(plan.file, device))
-    kind = ChoosingGPUSession if tensors.chooses else GPUSession
-    return kind(bundle, stream, executor, weights, chunk=options.prefill_chunk, graphs=options.cuda_graphs)
+    return stream, PlanExecutor(plan, device, stream, tensors, RuntimeCache(plan.file, device)), weights
