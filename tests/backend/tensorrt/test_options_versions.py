@@ -1,0 +1,67 @@
+"""Every option that a version has is set by names and arguments that its bindings have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tensorrt_api import VERSIONS
+from tensorrt_families import target_of
+from tensorrt_standin import standin
+
+from trtc.backend.bundle import bundle
+from trtc.backend.tensorrt import build as building
+from trtc.backend.tensorrt.api import api_of
+from trtc.backend.tensorrt.configure import Configuration
+from trtc.backend.tensorrt.options import KNOWN, Options, check
+from trtc.errors import TrtcError
+from trtc.ir import Graph, at, f32
+from trtc.ir.ops import Add, Input, Neg, Weight
+from trtc.ir.target import target
+
+EACH: dict[str, Any] = {
+    "refit": True, "strip_plan": True, "weight_streaming": True, "version_compatible": True,
+    "hardware_compatible": "ampere_plus", "compute_capabilities": ("8.9",), "optimization_level": 2,
+    "workspace": 1 << 28, "weight_sparsity": True, "profiling_verbosity": "detailed", "enable_debug_output": True,
+    "monitor_memory": True,
+}   # fmt: skip
+UNTABLED = {"tactic_sources", "input_timing_cache"}   # members of TacticSource; a cache that is read from a file
+
+
+def test_all_options_are_tried() -> None:
+    assert {*EACH, "output_timing_cache", *UNTABLED} == set(KNOWN)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_options_use_what_the_version_has(version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    named = target(target_of(version))
+    api = api_of(named.name, named.version)
+    given: dict[str, Any] = {}
+    for name, value in {**EACH, "output_timing_cache": str(tmp_path / "model.cache")}.items():
+        try:
+            check(Options(**{name: value}), api)
+            given[name] = value
+        except TrtcError:
+            continue
+    assert len(given) >= 8
+
+    def module(product: str) -> Any:
+        return standin(version)
+
+    def unread(made: Configuration, name: str, got: Any, want: Any) -> None:
+        """The stand-in keeps no settings that are methods."""
+
+    monkeypatch.setattr(building, "module", module)
+    monkeypatch.setattr(Configuration, "expect", unread)
+    x = Input("x", f32["B", 4])
+    with at("first"):
+        y = Neg(x)
+    with at("second"):
+        y = Add(y, Weight("w", f32[1, 4]))
+    graph = Graph("g", (x,), {"y": y}, {"B": (1, 4)})
+    with bundle(tmp_path / "engine", 0) as writer:
+        tensors = {"w": np.ones((1, 4), np.float32)}
+        building.build(graph, tensors, writer, "rank0", target=named, options=Options(**given))
+        assert "rank0/model.plan" in writer.files
