@@ -10,6 +10,7 @@ from trtc.runtime.gpu.stream import Stream
 from trtc.runtime.session import SessionOptions
 from trtc.runtime.tensorrt.executor import PlanExecutor
 from trtc.runtime.tensorrt.plan import load_plan
+from trtc.runtime.tensorrt.refit import fill
 from trtc.runtime.tensorrt.runtime_cache import RuntimeCache
 from trtc.runtime.tensorrt.weights import Weights
 
@@ -34,5 +35,6 @@ def open_executor(bundle: EngineBundle, number: int) -> tuple[Stream, PlanExecut
     device = open_device(number)
     stream, tensors = Stream(device), Tensors(bundle.ranks[0])
     plan = load_plan(bundle, device)
+    fill(plan, bundle, device)
     weights = Weights(bundle, device, stream)
     return stream, PlanExecutor(plan, device, stream, tensors, RuntimeCache(plan.file, device)), weights

@@ -6,6 +6,7 @@ import json
 import mmap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,11 +29,8 @@ class Weights:
     def __init__(self, bundle: EngineBundle, device: Device, stream: Stream) -> None:
         self.addresses: dict[str, int] = {}
         said = bundle.ranks[0].weights
-        if said is None:
+        if said is None or said.use != "inputs":   # which is the plan's own matter
             return
-        if said.use != "inputs":
-            raise TrtcError(f"{bundle.path} has a plan without weights that this trtc does not refit",
-                            "help: trtc refit it first, or compile with --weightless")   # fmt: skip
         file = bundle.path / said.file
         places = read_places(file)
         if missing := [key for key in said.tensors.values() if key not in places]:
@@ -46,14 +44,19 @@ class Weights:
 
 def read_places(file: Path) -> dict[str, tuple[int, int]]:
     """Where each tensor of a safetensors file begins and ends, in bytes from the file's begin."""
-    with file.open("rb") as opened:
-        size = int.from_bytes(opened.read(8), "little")
-        header = json.loads(opened.read(size))
+    start, header = read_header(file)
     return {
-        key: (8 + size + entry["data_offsets"][0], 8 + size + entry["data_offsets"][1])
+        key: (start + entry["data_offsets"][0], start + entry["data_offsets"][1])
         for key, entry in header.items()
         if key != "__metadata__"
     }
+
+
+def read_header(file: Path) -> tuple[int, dict[str, Any]]:
+    """Where the tensors of a safetensors file begin, and what it says of each."""
+    with file.open("rb") as opened:
+        size = int.from_bytes(opened.read(8), "little")
+        return 8 + size, json.loads(opened.read(size))
 
 
 def _upload(
