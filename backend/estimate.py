@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from trtc.backend.tensorrt.api import PRODUCTS, api_of
-from trtc.backend.tensorrt.build import plan_profiles
 from trtc.backend.tensorrt.options import Options
+from trtc.backend.tensorrt.profiles import plan_profiles
 from trtc.ir.graph import Graph
 from trtc.ir.liveness import peak_bytes
 from trtc.ir.materialize import frontier

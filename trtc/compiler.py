@@ -13,8 +13,8 @@ from trtc.backend.bundle import BundleWriter, Progress, bundle, silent
 from trtc.backend.targets import Target
 from trtc.backend.targets import target as find_target
 from trtc.backend.tensorrt.api import PRODUCTS, api_of
-from trtc.backend.tensorrt.build import plan_profiles
 from trtc.backend.tensorrt.options import Options, check
+from trtc.backend.tensorrt.profiles import plan_profiles
 from trtc.errors import TrtcError
 from trtc.frontend import DTYPES, Compilable, Limits, dtype_of, open_checkpoint
 from trtc.ir.graph import Graph

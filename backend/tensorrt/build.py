@@ -13,7 +13,7 @@ from trtc.backend.tensorrt.configure import configure
 from trtc.backend.tensorrt.diagnose import BuildError, Diagnostics
 from trtc.backend.tensorrt.emit import Emitter
 from trtc.backend.tensorrt.options import Options, check
-from trtc.backend.tensorrt.profiles import Range, add_profiles, graph_profiles
+from trtc.backend.tensorrt.profiles import add_profiles, plan_profiles
 from trtc.backend.tensorrt.serialize import serialize
 from trtc.backend.tensorrt.timing_cache import check_place, save_timing_cache
 from trtc.backend.tensorrt.weightless import said_of, without_weights, write_weights
@@ -23,7 +23,7 @@ from trtc.ir.graph import Graph
 from trtc.ir.op import Array
 from trtc.ir.target import Target
 
-__all__ = ["PLAIN", "build", "emit_network", "plan_profiles", "stored_bytes"]
+__all__ = ["PLAIN", "build", "emit_network", "stored_bytes"]
 
 PLAIN = Options()
 
@@ -94,14 +94,6 @@ def build_plan(
     let_go(graph, release)
     if options.output_timing_cache:
         save_timing_cache(config, Path(options.output_timing_cache))
-
-
-def plan_profiles(graph: Graph, options: Options) -> list[dict[str, Range]]:
-    """The optimisation profiles that the plan of a graph gets, in order."""
-    return graph_profiles(
-        graph, max_num_tokens=options.max_num_tokens, opt_num_tokens=options.opt_num_tokens,
-        several=options.multiple_profiles,
-    )   # fmt: skip
 
 
 def installed(target: Target) -> Any:

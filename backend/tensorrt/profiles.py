@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
+from trtc.backend.tensorrt.options import Options
 from trtc.ir.errors import IRError
 from trtc.ir.graph import Graph
 from trtc.ir.types import Bounds, evaluate, names
@@ -97,6 +98,14 @@ def graph_profiles(graph: Graph, **options: Any) -> list[dict[str, Range]]:
     """
     used = set[str]().union(*(names(op.shape) for op in graph.inputs))
     return profiles({name: pair for name, pair in graph.bounds.items() if name in used}, **options)
+
+
+def plan_profiles(graph: Graph, options: Options) -> list[dict[str, Range]]:
+    """The optimisation profiles that the plan of a graph gets, in order."""
+    return graph_profiles(
+        graph, max_num_tokens=options.max_num_tokens, opt_num_tokens=options.opt_num_tokens,
+        several=options.multiple_profiles,
+    )   # fmt: skip
 
 
 def add_profiles(builder: Any, config: Any, graph: Graph, found: Sequence[Mapping[str, Range]] = ()) -> None:

@@ -59,7 +59,7 @@ def _memory(made: Plan, threads: int) -> list[tuple[str, str]]:
 
 
 def _profiles(made: Plan) -> list[tuple[str, ...]]:
-    from trtc.backend.tensorrt.build import plan_profiles
+    from trtc.backend.tensorrt.profiles import plan_profiles
 
     assert made.options
     found = plan_profiles(made.graph, made.options)
