@@ -75,16 +75,16 @@ def kernels(plan: bytes) -> set[str]:
     return {name.decode() for name in found}
 
 
-def emitted(graph: Graph, tensors: Mapping[str, Array]) -> tuple[Emitter, Any]:
+def emitted(graph: Graph, tensors: Mapping[str, Array], trt: Any = None) -> tuple[Emitter, Any]:
     """The emitter with the network of a legal graph, and what must stay alive as long."""
-    builder, emit = begin(rtx(), graph)
+    builder, emit = begin(trt or rtx(), graph)
     emit_network(emit, tensors)
     return emit, builder
 
 
-def network_of(graph: Graph, tensors: Mapping[str, Array], *, rounds: bool = True) -> Evaluator:
-    """The network that a legal graph is lowered to, as a function of its inputs."""
-    emit, builder = emitted(graph, tensors)
+def network_of(graph: Graph, tensors: Mapping[str, Array], *, rounds: bool = True, trt: Any = None) -> Evaluator:
+    """The network that a legal graph is lowered to, as a function of its inputs; of TensorRT-RTX if nothing is said."""
+    emit, builder = emitted(graph, tensors, trt)
     return Evaluator(emit.trt, emit.network, emit.arrays, builder, rounds=rounds)
 
 
@@ -130,8 +130,9 @@ class Evaluator:
         kind = self.kind(layer).name
         if kind == "ATTENTION_INPUT":   # its output layer does it all
             return
-        words = "".join(word.capitalize() for word in kind.split("_"))
-        layer.__class__ = getattr(self.trt, f"I{SPELT.get(kind, words)}Layer")
+        if type(layer) is self.trt.ILayer:   # as it is of TensorRT's own networks
+            words = "".join(word.capitalize() for word in kind.split("_"))
+            layer.__class__ = getattr(self.trt, f"I{SPELT.get(kind, words)}Layer")
         inputs = [] if kind == "ATTENTION_OUTPUT" else self._inputs(layer)
         result = getattr(self, f"_{kind.lower()}")(layer, *inputs)
         tensor = layer.get_output(int(kind == "TOPK"))   # of which only the second is read
@@ -238,18 +239,20 @@ class Evaluator:
         return result
 
     def _attention_output(self, layer: Any) -> Array:
-        a = layer.attention
+        a = getattr(layer, "attention", layer)
         q, k, v = (wide(self.values[a.get_input(i)]) for i in range(3))
         group, tokens, keys = q.shape[1] // k.shape[1], int(q.shape[2]), int(k.shape[2])
         scores = np.matmul(q, np.repeat(k, group, 1).swapaxes(-1, -2))
         i, j = np.indices((tokens, keys))
-        lengths = np.full(len(q), keys) if a.key_value_lengths is None else self.values[a.key_value_lengths]
-        lengths = lengths[:, None, None, None]
+        lengths, kind = getattr(a, "key_value_lengths", None), a.causal
+        if hasattr(self.trt, "CausalMaskKind"):
+            kind = {"NONE": False, "LOWER_RIGHT": True}[a.causal_kind.name]
+        lengths = (np.full(len(q), keys) if lengths is None else self.values[lengths])[:, None, None, None]
         visible: Array = j < lengths
-        if a.causal_kind == self.trt.CausalMaskKind.LOWER_RIGHT:
+        if kind:
             visible = visible & (j <= i + lengths - tokens)
         if a.mask is not None:
-            assert a.causal_kind == self.trt.CausalMaskKind.NONE and self.values[a.mask].dtype == np.bool_
+            assert not kind and self.values[a.mask].dtype == np.bool_
             visible = visible & self.values[a.mask]
         scores = np.where(visible, scores, -np.inf)
         e = np.exp(scores - scores.max(-1, keepdims=True))
