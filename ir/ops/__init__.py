@@ -36,6 +36,7 @@ from trtc.ir.ops.leaves import Constant, Input, Iota, SizeOf, Weight, scalar
 from trtc.ir.ops.linear import Embedding, Linear, MatMul
 from trtc.ir.ops.moe import Experts, TopK
 from trtc.ir.ops.norm import LayerNorm, RMSNorm
+from trtc.ir.ops.packed import PackedAttention, PackedKVCacheUpdate
 from trtc.ir.ops.reduce import Reduce, ReduceMax, ReduceMean, ReduceSum, Softmax
 from trtc.ir.ops.rope import Rope
 from trtc.ir.ops.shape import Broadcast, Concat, Gather, Reshape, Slice, Transpose, product
@@ -71,6 +72,8 @@ __all__ = [
     "Minimum",
     "Mul",
     "Neg",
+    "PackedAttention",
+    "PackedKVCacheUpdate",
     "Pow",
     "RMSNorm",
     "ReLU",
