@@ -40,6 +40,7 @@ class Target:
         name: as ``--target`` spells it.
         version: of the product that runs the engine.
         summary: one line of help.
+        capability: the compute capability of the GPUs to build for, such as ``sm89``; empty where nothing is said.
         native: for each kind of op that the back end can emit, the condition under which it does.
         plugins: rewrite rules to the target's own ops, for ``rewrite-plugins``, in stages.
         prepare: passes that its runtime or its ops want first, as text.
@@ -57,6 +58,7 @@ class Target:
     fixed: tuple[str, ...] = ()
     floats: tuple[DType, ...] = ()
     widened: Mapping[DType, DType] = field(default_factory=dict[DType, DType])
+    capability: str = ""
 
     def refuses(self, op: Op) -> str | None:
         """Why the target does not take this op; None if it does."""
@@ -65,7 +67,7 @@ class Target:
         return self.native[type(op)](op)
 
     def __str__(self) -> str:
-        return f"{self.name}:{self.version}"
+        return f"{self.name}:{self.version}" + (f"/{self.capability}" if self.capability else "")
 
 
 TARGETS: dict[str, Callable[[str], Target]] = {}
@@ -73,7 +75,7 @@ TARGETS: dict[str, Callable[[str], Target]] = {}
 
 
 def target(text: str) -> Target:
-    """The target that ``name`` or ``name:version`` states."""
+    """The target that ``name``, ``name:version`` or ``name:version/capability`` states."""
     name, _, version = text.partition(":")
     if name not in TARGETS:
         known = nearest(name, TARGETS) or [f"help: one of {', '.join(TARGETS)}"]

@@ -23,6 +23,7 @@ from trtc.backend.tensorrt.build import begin, build, emit_network
 from trtc.backend.tensorrt.emit import Emitter
 from trtc.backend.tensorrt.target import tensorrt_rtx
 from trtc.ir import Graph
+from trtc.ir.ops.collective import met
 
 Array: TypeAlias = npt.NDArray[Any]
 Meaning: TypeAlias = Callable[..., Any]
@@ -230,30 +231,69 @@ class Evaluator:
         y[..., first], y[..., second] = a * c - b * s, a * s + b * c
         return y
 
-    def _kv_cache_update(self, layer: Any, cache: Array, update: Array, start: Array) -> Array:
+    def _kv_cache_update(self, layer: Any, cache: Array, update: Array, start: Array, *_: Any) -> Array:
         assert layer.cache_mode == self.trt.KVCacheMode.LINEAR
-        result, tokens = cache.copy(), update.shape[2]
-        for b, first in enumerate(start):
+        result = cache.copy()
+        for b, new in enumerate(self._sequences(update, getattr(layer, "update_lengths", None))):
+            first, tokens = int(start[b]), new.shape[1]
             assert 0 <= first <= cache.shape[2] - tokens, f"{layer.name} writes {first} + {tokens}"
-            result[b, :, first : first + tokens] = update[b]
+            result[b, :, first : first + tokens] = new
         return result
+
+    def _sequences(self, x: Array, ends: Any) -> list[Array]:
+        """Each sequence's [heads, tokens, size], of [B, heads, tokens, size]; or, where it is packed, of [T, heads, size]."""
+        if ends is None:
+            return list(x)
+        starts = self.values[ends]
+        assert starts[0] == 0 and starts[-1] == len(x)
+        return [x[first:last].swapaxes(0, 1) for first, last in zip(starts, starts[1:], strict=False)]
 
     def _attention_output(self, layer: Any) -> Array:
         a = getattr(layer, "attention", layer)
         q, k, v = (wide(self.values[a.get_input(i)]) for i in range(3))
-        group, tokens, keys = q.shape[1] // k.shape[1], int(q.shape[2]), int(k.shape[2])
-        scores = np.matmul(q, np.repeat(k, group, 1).swapaxes(-1, -2))
-        i, j = np.indices((tokens, keys))
-        lengths, kind = getattr(a, "key_value_lengths", None), a.causal
+        lengths, causal = getattr(a, "key_value_lengths", None), a.causal
         if hasattr(self.trt, "CausalMaskKind"):
-            kind = {"NONE": False, "LOWER_RIGHT": True}[a.causal_kind.name]
-        lengths = (np.full(len(q), keys) if lengths is None else self.values[lengths])[:, None, None, None]
-        visible: Array = j < lengths
-        if kind:
-            visible = visible & (j <= i + lengths - tokens)
-        if a.mask is not None:
-            assert not kind and self.values[a.mask].dtype == np.bool_
-            visible = visible & self.values[a.mask]
-        scores = np.where(visible, scores, -np.inf)
-        e = np.exp(scores - scores.max(-1, keepdims=True))
-        return np.matmul(e / e.sum(-1, keepdims=True), np.repeat(v, group, 1))
+            causal = {"NONE": False, "LOWER_RIGHT": True}[a.causal_kind.name]
+        lengths = np.full(len(k), k.shape[2]) if lengths is None else self.values[lengths]
+        ends, mask = getattr(a, "query_lengths", None), a.mask
+        assert ends is None or a.query_form == self.trt.AttentionIOForm.PACKED_NHD
+        if mask is not None:
+            assert not causal and self.values[mask].dtype == np.bool_
+            mask = np.broadcast_to(self.values[mask], (len(q), q.shape[1], q.shape[2], k.shape[2]))
+        rows = [
+            _attended(one, k[b], v[b], int(lengths[b]), causal, None if mask is None else mask[b])
+            for b, one in enumerate(self._sequences(q, ends))
+        ]
+        return np.stack(rows) if ends is None else np.concatenate([row.swapaxes(0, 1) for row in rows])
+
+    def _moe(self, layer: Any, x: Array, chosen: Array, shares: Array, gate: Array, up: Array, down: Array) -> Array:
+        assert layer.activation_type == self.trt.MoEActType.SILU and x.shape[:2] == chosen.shape[:2] == shares.shape[:2]
+        y = np.zeros(x.shape, np.float32)
+        for place in np.ndindex(chosen.shape):
+            token, e = wide(x[place[:2]]), chosen[place]
+            inner = token @ wide(gate[e])
+            y[place[:2]] += wide(shares[place]) * ((inner / (1 + np.exp(-inner)) * (token @ wide(up[e]))) @ wide(down[e]))
+        return y
+
+    def _dist_collective(self, layer: Any, x: Array) -> Array:
+        """as the stand-in has recorded it: TensorRT's own layer does not tell"""
+        told, kinds = layer.held, (layer.held["dist_collective_op"].name, layer.held["reduce_op"].name)
+        assert told["root"] == -1 and layer.num_ranks == len(told["groups"])
+        parts, place = met(tuple(told["groups"]), x)
+        if kinds == ("ALL_GATHER", "NONE"):
+            return np.concatenate(parts)
+        total: Array = np.sum([wide(part) for part in parts], axis=0)
+        return {("ALL_REDUCE", "SUM"): [total] * len(parts), ("REDUCE_SCATTER", "SUM"): np.split(total, len(parts))}[
+            kinds
+        ][place]
+
+
+def _attended(q: Array, k: Array, v: Array, length: int, causal: bool, mask: Array | None) -> Array:
+    """Attention of one sequence: of q[Hq, S, D] to k[Hkv, T, D] and v[Hkv, T, E]."""
+    group = len(q) // len(k)
+    scores = np.matmul(q, np.repeat(k, group, 0).swapaxes(-1, -2))
+    token, key = np.indices(scores.shape[1:])
+    visible = (key < length) & ((key <= token + length - q.shape[1]) if causal else True)
+    scores = np.where(visible if mask is None else visible & mask, scores, -np.inf)
+    e = np.exp(scores - scores.max(-1, keepdims=True))
+    return np.matmul(e / e.sum(-1, keepdims=True), np.repeat(v, group, 0))

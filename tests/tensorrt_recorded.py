@@ -229,8 +229,7 @@ def _constant(layer: Any) -> Shape:
 
 
 def _collective(layer: Any, x: Shape) -> Shape:
-    kind = layer.held["dist_collective_op"].name
-    ranks = layer.num_ranks
+    kind, ranks = layer.held["dist_collective_op"].name, layer.num_ranks
     first = x[0] if x[0] == -1 or kind == "ALL_REDUCE" else x[0] * ranks if kind == "ALL_GATHER" else x[0] // ranks
     return (first, *x[1:])
 

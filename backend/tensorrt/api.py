@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -31,9 +32,21 @@ FIRST: Mapping[str, Version] = {
     "rotary embedding layers": (10, 15),
     "KV cache update layers": (10, 15),
     "mixture-of-experts layers": (10, 16),
+    "collective layers": (10, 16),
     "attention over lengths": (11, 0),
+    "attention over packed tokens": (11, 0),
 }
 """The version of TensorRT that each feature comes with."""
+
+NOT_BUILT: Mapping[tuple[str, str], str] = {
+    (RTX, "mixture-of-experts layers"): "its builder knows no kernel for them",
+    (RTX, "attention over packed tokens"): "its builder knows no kernel for it",
+}
+"""What a product's API has, but its builder refuses always, and why."""
+
+CAPABILITIES: Mapping[str, tuple[int, ...]] = {"mixture-of-experts layers": (100, 103, 110)}
+"""The compute capabilities, as in sm_100, of the GPUs that alone have a feature; the others are on any."""
+BF16_SINCE = 80   # the least compute capability that computes in bf16
 
 
 @dataclass(frozen=True)
@@ -43,10 +56,12 @@ class Api:
     Args:
         product: ``tensorrt`` or ``tensorrt-rtx``.
         version: (major, minor), one of `KNOWN`.
+        capability: the GPU's compute capability, as in sm_89; 0 where nothing is said of it.
     """
 
     product: str
     version: Version
+    capability: int = 0
 
     @property
     def level(self) -> Version:
@@ -55,24 +70,35 @@ class Api:
 
     def has(self, feature: str) -> bool:
         """Whether it has a feature of `FIRST`."""
-        return self.level >= FIRST[feature]
+        return self.lacks(feature) is None
 
     def lacks(self, feature: str) -> str | None:
         """Why it is without a feature; None if it has it."""
-        since = f"which come{'' if feature.endswith('s') else 's'} with TensorRT {dotted(FIRST[feature])}"
-        return None if self.has(feature) else f"{self} has no {feature}, {since}"
+        if self.level < FIRST[feature]:
+            since = f"which come{'' if feature.endswith('s') else 's'} with TensorRT {dotted(FIRST[feature])}"
+            return f"{self} has no {feature}, {since}"
+        if feature == "bf16" and 0 < self.capability < BF16_SINCE:
+            return f"GPUs of sm_{self.capability} do not compute in bf16, those of sm_{BF16_SINCE} and later do"
+        if reason := NOT_BUILT.get((self.product, feature)):
+            return f"{self} has no {feature}: {reason}"
+        if self.capability not in (those := CAPABILITIES.get(feature, (self.capability,))):
+            said = f"sm_{self.capability}" if self.capability else "the GPU is not said"
+            return f"{feature} need a GPU of {' or '.join(f'sm_{c}' for c in those)}, but {said}"
+        return None
 
     def __str__(self) -> str:
         return f"{PRODUCTS[self.product]} {dotted(self.version)}"
 
 
-def api_of(product: str, version: str) -> Api:
-    """The API of a version such as ``10.15`` or ``8.6.1.6``.
+def api_of(product: str, version: str, capability: str = "") -> Api:
+    """The API of a version such as ``10.15`` or ``8.6.1.6``, for GPUs of a compute capability such as ``sm89``.
 
     Errors:
-        IRError: it is no version, or older than every one that there is a record of.
+        IRError: it is no version, or older than every one that there is a record of, or no compute capability.
     """
     known = KNOWN[product]
+    if capability and not re.fullmatch(r"sm_?\d{2,3}", capability):
+        raise IRError(f"`{capability}` is no compute capability", f"help: {product}:{version or dotted(known[-1])}/sm90")
     try:
         asked = tuple(int(part) for part in version.split(".")[:2])
     except ValueError:
@@ -80,7 +106,7 @@ def api_of(product: str, version: str) -> Api:
     nearest = [v for v in known if v <= asked] if len(asked) > 1 else [v for v in known if v[:1] == asked]
     if not nearest:
         raise IRError(f"{product}:{version} is not supported", f"help: {dotted(known[0])} is the oldest that is")
-    return Api(product, nearest[-1])
+    return Api(product, nearest[-1], int(capability.lstrip("sm_") or 0))
 
 
 def dotted(version: Version) -> str:

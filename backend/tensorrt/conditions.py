@@ -85,7 +85,7 @@ def embeds(api: Api) -> Condition:
 
 def updates(api: Api) -> Condition:
     @stated(f"the cache is an input, {spelt(floats(api))}, whose capacity is a number")
-    def condition(op: o.KVCacheUpdate) -> str | None:
+    def condition(op: o.KVCacheUpdate | o.PackedKVCacheUpdate) -> str | None:
         if op.cache.dtype not in floats(api):
             return f"the cache is {op.cache.dtype}, but must be {spelt(floats(api))}"
         if not isinstance(op.cache, o.Input):
@@ -134,6 +134,36 @@ def attends(api: Api) -> Condition:
     return since(api, "attention layers", condition)
 
 
+def attends_packed(api: Api) -> Condition:
+    @stated(f"q, k and v are {spelt(floats(api))} of one head size, a multiple of {ALIGNED}; no softcap, window, slopes")
+    def condition(op: o.PackedAttention) -> str | None:
+        head = op.q.shape[2]
+        if op.q.dtype not in floats(api):
+            return f"q is {op.q.dtype}, but must be {spelt(floats(api))}"
+        if op.softcap or op.window or op.slopes:
+            return "its scores have a softcap, a window or slopes"
+        if head != op.v.shape[3]:
+            return f"q has head size {head}, but v has {op.v.shape[3]}"
+        fits = isinstance(head, int) and head % ALIGNED == 0
+        return None if fits else f"q has heads of {head}, but must have a multiple of {ALIGNED}"
+
+    return since(api, "attention over packed tokens", condition)
+
+
+def exchanges(api: Api) -> Condition:
+    @stated(f"x is {spelt(floats(api))}, and several ranks are in the group")
+    def condition(op: o.Collective) -> str | None:
+        if len(op.group) == 1:
+            return "one rank has nothing to exchange"
+        return None if op.x.dtype in floats(api) else f"x is {op.x.dtype}, but must be {spelt(floats(api))}"
+
+    return since(api, "collective layers", condition)
+
+
+def mixes(api: Api) -> Condition:
+    return since(api, "mixture-of-experts layers", of(*floats(api), i32))
+
+
 def conditions(api: Api) -> Mapping[type[Op], Condition]:
     """For each kind of op that there is a lowering of, when this API takes it."""
     computed, counted, anything = of(*floats(api)), of(*numbers(api)), of(*numbers(api), bool_)
@@ -150,5 +180,7 @@ def conditions(api: Api) -> Mapping[type[Op], Condition]:
     return {kind: condition for condition, kinds in groups.items() for kind in kinds} | {
         o.Cast: casts(api), o.Gather: looks_up(api), o.Embedding: embeds(api), o.TopK: chooses(api),
         o.GELU: since(api, "GELU layers", computed), o.Rope: since(api, "rotary embedding layers", computed),
-        o.KVCacheUpdate: updates(api), o.Attention: attends(api),
+        o.KVCacheUpdate: updates(api), o.Attention: attends(api), o.PackedAttention: attends_packed(api),
+        o.PackedKVCacheUpdate: since(api, "attention over packed tokens", updates(api)), o.Experts: mixes(api),
+        **dict.fromkeys((o.AllReduce, o.AllGather, o.ReduceScatter), exchanges(api)),
     }   # fmt: skip

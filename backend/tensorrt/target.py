@@ -16,15 +16,21 @@ CANDIDATES = 64   # of the greatest logits that an engine returns, apart from al
 
 
 def record(product: str, version: str) -> Target:
-    """The record of a product in a version; of the installed one, or else of the newest known, where empty."""
+    """The record of a product in a version; of the installed one, or else of the newest known, where empty.
+
+    Args:
+        version: such as ``10.16``; ``10.16/sm100`` for GPUs of that compute capability.
+    """
+    version, _, capability = version.partition("/")
     found = installed_version(product) or dotted(KNOWN[product][-1])
     if version and not f"{found}.".startswith(f"{version}."):
         found = version
-    api = api_of(product, found)
+    api = api_of(product, found, capability)
     updates = api.has("KV cache update layers")
     return Target(
         name=product,
         version=found,
+        capability=capability,
         summary=SUMMARIES[product],
         native=conditions(api),
         plugins=(attention_rules(api),),
@@ -46,7 +52,7 @@ def tensorrt_rtx(version: str) -> Target:
 
 def api(target: Target) -> Api:
     """The API that a target's record was made for."""
-    return api_of(target.name, target.version)
+    return api_of(target.name, target.version, target.capability)
 
 
 TARGETS[TENSORRT] = tensorrt

@@ -3,6 +3,7 @@
 from trtc.ir.ops.activation import GELU, ReLU, SiLU, SwiGLU
 from trtc.ir.ops.attention import Attention, KVCacheUpdate, soft_cap
 from trtc.ir.ops.bits import Bitcast, Unpack
+from trtc.ir.ops.collective import AllGather, AllReduce, Collective, ReduceScatter
 from trtc.ir.ops.elementwise import (
     Add,
     And,
@@ -44,12 +45,15 @@ from trtc.ir.ops.shape import Broadcast, Concat, Gather, Reshape, Slice, Transpo
 __all__ = [
     "GELU",
     "Add",
+    "AllGather",
+    "AllReduce",
     "And",
     "Attention",
     "Binary",
     "Bitcast",
     "Broadcast",
     "Cast",
+    "Collective",
     "Compare",
     "Concat",
     "Constant",
@@ -81,6 +85,7 @@ __all__ = [
     "Reduce",
     "ReduceMax",
     "ReduceMean",
+    "ReduceScatter",
     "ReduceSum",
     "Reshape",
     "Rope",

@@ -8,7 +8,7 @@ import numpy as np
 
 from trtc.backend.tensorrt.bindings import dtype_of
 from trtc.backend.tensorrt.lower.registry import lower
-from trtc.ir.ops import Attention, KVCacheUpdate
+from trtc.ir.ops import Attention, KVCacheUpdate, PackedAttention
 from trtc.ir.types import f32
 
 if TYPE_CHECKING:
@@ -24,14 +24,14 @@ def attention(op: Attention, emit: Emitter) -> Any:
         settings["key_value_lengths"] = emit[op.lengths]
     if op.mask:
         settings["mask"] = emit.lifted(op.mask, 4)
-    inputs = _scaled(op, emit), emit[op.k], emit[op.v], trt.AttentionNormalizationOp.SOFTMAX
+    inputs = scaled(op, emit), emit[op.k], emit[op.v], trt.AttentionNormalizationOp.SOFTMAX
     if not hasattr(trt, "CausalMaskKind"):   # before 11.0, where causal attention is a mask by now
         return emit.add("attention", *inputs, False, **settings)
     causal = trt.CausalMaskKind.LOWER_RIGHT if op.causal else trt.CausalMaskKind.NONE
     return emit.add("attention_v2", *inputs, causal, **settings)
 
 
-def _scaled(op: Attention, emit: Emitter) -> Any:
+def scaled(op: Attention | PackedAttention, emit: Emitter) -> Any:
     """q times the scale; in f32 where q's dtype would round the scale itself, which shifts every score"""
     q, dtype = emit[op.q], op.q.dtype
     if op.scale == 1:
@@ -39,7 +39,7 @@ def _scaled(op: Attention, emit: Emitter) -> Any:
     exact = float(np.array(op.scale, dtype.numpy)) == op.scale
     q = q if exact else emit.add("cast", q, emit.trt.float32, part="widen")
     product = emit.trt.ElementWiseOperation.PROD
-    q = emit.add("elementwise", q, emit.number(op.scale, dtype if exact else f32, 4), product, part="scale")
+    q = emit.add("elementwise", q, emit.number(op.scale, dtype if exact else f32, op.q.type.rank), product, part="scale")
     return q if exact else emit.add("cast", q, dtype_of(emit.trt, dtype), part="narrow")
 
 
