@@ -67,6 +67,8 @@ def _holds(graph: Graph) -> Iterator[tuple[Size, Size]]:
             yield op.cache.shape[2], op.new.shape[2]
         elif isinstance(op, ops.Attention) and (op.causal or op.lengths):
             yield op.k.shape[2], op.q.shape[2]
+        elif isinstance(op, ops.PackedAttention):   # every sequence has a token, and any of them may have them all
+            yield from ((op.q.shape[0], op.k.shape[0]), (op.k.shape[2], op.q.shape[0]))
 
 
 def _ranges(graph: Graph, sizes: Mapping[str, int]) -> dict[Value, Range]:
@@ -86,6 +88,10 @@ def _ranges(graph: Graph, sizes: Mapping[str, int]) -> dict[Value, Range]:
                 want(ids, 0, number(table.shape[0]) - 1)
             case ops.Attention(q, k, _, lengths) if lengths:
                 want(lengths, number(q.shape[2]), number(k.shape[2]))
+            case ops.PackedAttention(q, k, _, _, lengths):
+                want(lengths, number(q.shape[0]), number(k.shape[2]))
+            case ops.PackedKVCacheUpdate(cache, new, start):
+                want(start, 0, number(cache.shape[2]) - number(new.shape[0]))
             case ops.KVCacheUpdate(cache, new, start):
                 want(start, 0, number(cache.shape[2]) - number(new.shape[2]))
             case ops.Experts(_, chosen, _, fc):
@@ -155,6 +161,9 @@ def _input(op: ops.Input, rng: np.random.Generator, sizes: Mapping[str, int], ra
         return rng.standard_normal(shape).astype(op.dtype.numpy)
     if op.dtype.kind == "bool":
         return rng.integers(0, 2, shape).astype(np.bool_)
+    if op.key == "query_starts":   # rising, from 0 to all tokens
+        rest = rng.choice(np.arange(1, sizes["T"]), shape[0] - 2, replace=False)
+        return np.array([0, *sorted(rest), sizes["T"]], np.int32)
     low, high = ranges.get(op, ANY)
     if low > high:
         raise IRError(f"%{op.key} must be at least {low} and at most {high}, so there is no sample of it")

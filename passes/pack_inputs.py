@@ -89,8 +89,9 @@ class _Packing:
         self.tokens: dict[Value, Value] = {inputs["input_ids"]: Reshape(self.ids, (T, 1))}
         self.sequences: dict[Value, Value] = {self.past: self.past, self.padded: self.lengths}
         self.refused: dict[Value, PassError] = {}
+        self.caches: set[Value] = set()   # and what is made of them: nothing that each token should have of its own
         for op in graph.ops:   # operands first
-            if graph.is_constant(op):
+            if graph.is_constant(op) or self._is_neither(op):
                 self.tokens[op] = self.sequences[op] = op
             elif op not in self.tokens and op not in self.sequences:
                 try:
@@ -104,7 +105,14 @@ class _Packing:
         ended = Cast(LessEqual(Reshape(after, (1, B)), Reshape(Iota(T), (T, 1))), i32)
         return Reshape(ReduceSum(ended, 1), (T,))
 
+    def _is_neither(self, op: Op) -> bool:
+        """Whether a value is the same for all sequences and tokens, as weights are."""
+        fixed = not names(op.shape) & {"B", "S"} and not isinstance(op, SizeOf)
+        return fixed and all(self.tokens.get(v) is v for v in op.operands.values())
+
     def _add(self, op: Op) -> None:
+        if isinstance(op, Input | KVCacheUpdate) or self.caches & set(op.operands.values()):
+            self.caches.add(op)
         if isinstance(op, Input):
             self.sequences[op] = op
         elif isinstance(op, KVCacheUpdate):
@@ -161,7 +169,7 @@ class _Packing:
 
     def token(self, value: Value) -> Value:
         """A value for each token; one of its sequence is the same for each of it."""
-        if value in self.sequences and value not in self.tokens and not isinstance(value, Input | KVCacheUpdate):
+        if value in self.sequences and value not in self.tokens and value not in self.caches:
             self.tokens[value] = Gather(self.sequences[value], self.owner)
         return self._of(self.tokens, value)
 
@@ -174,7 +182,7 @@ class _Packing:
             raise self.refused[value]
         if value not in world:
             assert isinstance(value, Op)
-            raise _refusal(value, "it is of a sequence where a token is wanted, or the other way round")
+            raise _refusal(value, "each token would have one of its own")
         return world[value]
 
     def output(self, value: Value) -> Value:

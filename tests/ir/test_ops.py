@@ -112,6 +112,11 @@ def experts(random: Random, dtype: DType) -> Op:
     )   # fmt: skip
 
 
+def alone(kind: Callable[..., Op]) -> Make:
+    """A collective of one rank, which is all that it decomposes for; tests of more are in test_collective.py."""
+    return lambda random, dtype: kind(Input("x", dtype["B", 4]), (random.choice((0, 3)),))
+
+
 def halves(random: Random, dtype: DType) -> Op:
     return Halves(Input("x", TensorType(dtype, (*shape(random), 6))))
 
@@ -134,6 +139,7 @@ MAKES: dict[str, Make] = {
     "attention": attention,
     "kv_cache_update": update,
     "experts": experts,
+    **{kind.name: alone(kind) for kind in (ops.AllReduce, ops.AllGather, ops.ReduceScatter)},
     "testing.halves": halves,
     "testing.add_mul": add_mul,
 }
