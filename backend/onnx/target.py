@@ -10,13 +10,14 @@ from trtc.backend.onnx.plugins import STAGES
 from trtc.ir import ops as ir
 from trtc.ir.errors import IRError
 from trtc.ir.op import Op
-from trtc.ir.target import TARGETS, Condition, Target, always
+from trtc.ir.target import TARGETS, Condition, Target, always, stated
 from trtc.ir.types import bf16, f16, f32
 
 OLDEST = "1.24"   # the first ONNX Runtime that runs opset 24
 
 
 def _dtype(op: Op) -> str | None:
+    """floats are f32, which narrower ones are widened to before"""
     return None if op.dtype == f32 or not op.dtype.is_float else f"it has no {op.dtype} kernel of {op.name}"
 
 
@@ -33,7 +34,7 @@ MOVES: tuple[type[Op], ...] = (
 NATIVE: dict[type[Op], Condition] = {
     **dict.fromkeys(PLAIN, _dtype),
     **dict.fromkeys(MOVES, always),
-    ir.TopK: lambda op: _dtype(op.x),
+    ir.TopK: stated("x is f32")(lambda op: _dtype(op.x)),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from trtc.ir.errors import IRError
 
@@ -46,6 +46,20 @@ NOT_BUILT: Mapping[tuple[str, str], str] = {
 
 CAPABILITIES: Mapping[str, tuple[int, ...]] = {"mixture-of-experts layers": (100, 103, 110)}
 """The compute capabilities, as in sm_100, of the GPUs that alone have a feature; the others are on any."""
+PROBES: Mapping[str, str] = {
+    "strongly typed networks": "NetworkDefinitionCreationFlag.STRONGLY_TYPED",
+    "bf16": "DataType.BF16",
+    "i64": "DataType.INT64",
+    "GELU layers": "ActivationType.GELU_ERF",
+    "attention layers": "INetworkDefinition.add_attention",
+    "rotary embedding layers": "INetworkDefinition.add_rotary_embedding",
+    "KV cache update layers": "INetworkDefinition.add_kv_cache_update",
+    "mixture-of-experts layers": "INetworkDefinition.add_moe",
+    "collective layers": "INetworkDefinition.add_dist_collective",
+    "attention over lengths": "IAttention.key_value_lengths",
+    "attention over packed tokens": "AttentionIOForm.PACKED_NHD",
+}
+"""The name that a module has if it has a feature: asked of versions that there is no record of."""
 BF16_SINCE = 80   # the least compute capability that computes in bf16
 
 
@@ -57,11 +71,13 @@ class Api:
         product: ``tensorrt`` or ``tensorrt-rtx``.
         version: (major, minor), one of `KNOWN`.
         capability: the GPU's compute capability, as in sm_89; 0 where nothing is said of it.
+        found: the features whose names the installed module has; None where the version says it.
     """
 
     product: str
     version: Version
     capability: int = 0
+    found: frozenset[str] | None = None
 
     @property
     def level(self) -> Version:
@@ -74,15 +90,23 @@ class Api:
 
     def lacks(self, feature: str) -> str | None:
         """Why it is without a feature; None if it has it."""
-        if self.level < FIRST[feature]:
-            since = f"which come{'' if feature.endswith('s') else 's'} with TensorRT {dotted(FIRST[feature])}"
-            return f"{self} has no {feature}, {since}"
+        reason = self.missing(feature)
+        return f"{self} has no {feature}{reason}" if reason else self._not_on_this_gpu(feature)
+
+    def missing(self, feature: str) -> str | None:
+        """Why no GPU has a feature with it, as the end of "it has no ..."; None where some have it."""
+        if self.found is not None and feature not in self.found:
+            return f": its module has no {PROBES[feature]}"
+        if self.found is None and self.level < FIRST[feature]:
+            return f", which TensorRT has from {dotted(FIRST[feature])} on"
+        refused = NOT_BUILT.get((self.product, feature))
+        return f": {refused}" if refused else None
+
+    def _not_on_this_gpu(self, feature: str) -> str | None:
         if feature == "bf16" and 0 < self.capability < BF16_SINCE:
             return f"GPUs of sm_{self.capability} do not compute in bf16, those of sm_{BF16_SINCE} and later do"
-        if reason := NOT_BUILT.get((self.product, feature)):
-            return f"{self} has no {feature}: {reason}"
         if self.capability not in (those := CAPABILITIES.get(feature, (self.capability,))):
-            said = f"sm_{self.capability}" if self.capability else "the GPU is not said"
+            said = f"sm_{self.capability}" if self.capability else "the target names none"
             return f"{feature} need a GPU of {' or '.join(f'sm_{c}' for c in those)}, but {said}"
         return None
 
@@ -107,6 +131,16 @@ def api_of(product: str, version: str, capability: str = "") -> Api:
     if not nearest:
         raise IRError(f"{product}:{version} is not supported", f"help: {dotted(known[0])} is the oldest that is")
     return Api(product, nearest[-1], int(capability.lstrip("sm_") or 0))
+
+
+def probed(trt: Any) -> frozenset[str]:
+    """The features that a module has, by its names."""
+
+    def has(name: str) -> bool:
+        kind, _, member = name.partition(".")
+        return hasattr(getattr(trt, kind, None), member)
+
+    return frozenset(feature for feature, name in PROBES.items() if has(name))
 
 
 def dotted(version: Version) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from trtc.backend.tensorrt.api import Api
+from trtc.backend.tensorrt.workarounds import needs
 from trtc.ir.op import Value
 from trtc.ir.ops import Attention, Broadcast, Concat, Slice, scalar
 
@@ -15,21 +16,22 @@ ALIGNED, WIDEST = 8, 256   # head sizes of fused kernels of 16-bit floats: multi
 
 
 def attention_rules(api: Api) -> tuple[Rule, ...]:
-    """What is done to attention before the layers of an API take it."""
-    if not api.has("attention layers"):
-        return ()
-    return (mask_attention if api.has("attention over lengths") else mask_all, pad_values, pad_heads)
+    """What is done to attention before the layers of an API take it, by the names of workarounds."""
+    rules: Mapping[str, Rule] = {
+        "one-mask": mask_attention, "no-lengths": mask_all, "one-head-size": pad_values, "odd-heads": pad_heads,
+    }   # fmt: skip
+    return tuple(rule for name, rule in rules.items() if needs(api, name))
 
 
 def mask_attention(op: Attention) -> Value | None:
-    """attention(window, or lengths and mask)  ->  attention(one mask): fused kernels take one mask and nothing else"""
+    """attention(window, or lengths and mask)  ->  attention(one mask)"""
     if op.softcap or op.slopes or not (op.window or (op.mask and (op.causal or op.lengths))):
         return None
     return _masked(op)
 
 
 def mask_all(op: Attention) -> Value | None:
-    """attention(lengths, causal)  ->  attention(mask): before TensorRT 11 the layer has no lengths"""
+    """attention(lengths, causal)  ->  attention(mask)"""
     return _masked(op) if not (op.softcap or op.slopes) and (op.window or op.causal or op.lengths) else None
 
 
@@ -38,7 +40,7 @@ def _masked(op: Attention) -> Value:
 
 
 def pad_heads(op: Attention) -> Value | None:
-    """attention of heads of 20  ->  of 24, the rest zero: RTX 1.7 fails on masked 16-bit heads of other sizes"""
+    """attention of heads of 20  ->  of 24, the rest zero"""
     head = op.q.shape[3]
     assert isinstance(head, int)
     if not odd_heads(op):
@@ -49,7 +51,7 @@ def pad_heads(op: Attention) -> Value | None:
 
 
 def pad_values(op: Attention) -> Value | None:
-    """attention of heads of 192 over values of 128  ->  over values of 192, the rest zero: kernels take one size"""
+    """attention of heads of 192 over values of 128  ->  over values of 192, the rest zero"""
     head, size = op.q.shape[3], op.v.shape[3]
     assert isinstance(head, int) and isinstance(size, int)
     if op.softcap or size >= head:

@@ -44,7 +44,9 @@ def spelt(dtypes: tuple[DType, ...]) -> str:
 def since(api: Api, feature: str, condition: Condition) -> Condition:
     """The condition where the API has a feature; elsewhere the op is never taken."""
     if reason := api.lacks(feature):
-        return stated(f"never: {reason}")(lambda op: reason)
+        missing = api.missing(feature)
+        words = f"never: it has no {feature}{missing}" if missing else f"never here: {reason}"
+        return stated(words)(lambda op: reason)
     return condition
 
 

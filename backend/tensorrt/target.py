@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from trtc.backend.tensorrt.api import KNOWN, RTX, TENSORRT, Api, api_of, dotted
+from dataclasses import replace
+
+from trtc.backend.tensorrt.api import KNOWN, RTX, TENSORRT, Api, api_of, dotted, probed
 from trtc.backend.tensorrt.attention_rules import attention_rules
-from trtc.backend.tensorrt.bindings import installed_version
+from trtc.backend.tensorrt.bindings import installed_version, module
 from trtc.backend.tensorrt.conditions import conditions, floats
+from trtc.backend.tensorrt.workarounds import needs
 from trtc.ir.target import TARGETS, Target
 
 SUMMARIES = {
@@ -22,11 +25,13 @@ def record(product: str, version: str) -> Target:
         version: such as ``10.16``; ``10.16/sm100`` for GPUs of that compute capability.
     """
     version, _, capability = version.partition("/")
-    found = installed_version(product) or dotted(KNOWN[product][-1])
+    installed = installed_version(product)
+    found = installed or dotted(KNOWN[product][-1])
     if version and not f"{found}.".startswith(f"{version}."):
         found = version
     api = api_of(product, found, capability)
-    updates = api.has("KV cache update layers")
+    if found == installed and not f"{found}.".startswith(f"{dotted(api.version)}."):   # newer than every record
+        api = replace(api, found=probed(module(product)))
     return Target(
         name=product,
         version=found,
@@ -34,8 +39,8 @@ def record(product: str, version: str) -> Target:
         summary=SUMMARIES[product],
         native=conditions(api),
         plugins=(attention_rules(api),),
-        prepare=(f"choose-next{{count={CANDIDATES}}}", *(() if updates else ("split-attention",))),
-        fixed=("M",) if updates else (),
+        prepare=(f"choose-next{{count={CANDIDATES}}}", *(("split-attention",) if needs(api, "whole-caches") else ())),
+        fixed=("M",) if api.has("KV cache update layers") else (),
         floats=floats(api),
     )
 
