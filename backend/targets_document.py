@@ -6,7 +6,7 @@ from trtc.backend.explain import INSTALL, LEAVES, answers, explained, spanned, v
 from trtc.backend.tensorrt.api import KNOWN, PRODUCTS, Api, dotted
 from trtc.backend.tensorrt.workarounds import WORKAROUNDS, Workaround
 from trtc.ir.op import OPS
-from trtc.ir.target import TARGETS, target
+from trtc.ir.target import target
 
 BEGIN, END = "<!-- executed: kept as it is by `trtc targets --write` -->", "<!-- end -->"
 HEAD = """# Targets
@@ -37,7 +37,7 @@ def kept(text: str) -> str:
 
 def _installs() -> list[str]:
     rows = ["| target | versions | install |", "|---|---|---|"]
-    for name in sorted(TARGETS):
+    for name in sorted(INSTALL):
         those = spanned(versions(name)) if name in KNOWN else f"{target(name).version.split('.')[0]}.x"
         rows.append(f"| `{name}` | {those} | {INSTALL[name]} |")
     return rows

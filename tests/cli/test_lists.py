@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from commandline import Trtc
 
@@ -73,3 +75,25 @@ def test_models(trtc_: Trtc) -> None:
 def test_targets(trtc_: Trtc) -> None:
     code, out, _ = trtc_("targets")
     assert code == 0 and first_words(out) == ["target", *BACKENDS]
+
+
+def test_one_target(trtc_: Trtc) -> None:
+    code, out, _ = trtc_("targets", "tensorrt:8.6")
+    assert code == 0 and out.startswith("tensorrt:8.6\n") and "computes  f32, f16\n" in out and "weak-types: " in out
+    assert trtc_("targets", "tensort") == (2, "", "error: unknown target `tensort`\n  = help: did you mean `tensorrt`?\n")
+    code, _, err = trtc_("targets", "tensorrt:5")
+    assert code == 2 and err.startswith("error: tensorrt:5 is not supported")
+
+
+def test_why_an_op_is_native(trtc_: Trtc) -> None:
+    code, out, _ = trtc_("targets", "--explain", "rope")
+    assert code == 0
+    assert "\ntensorrt 8.6 to 10.14    decomposes: it has no rotary embedding layers, which TensorRT has from 10.15" in out
+    code, out, _ = trtc_("targets", "tensorrt:10.16/sm100", "--explain", "experts")
+    assert code == 0 and out.startswith("tensorrt:10.16/sm100  native if ")
+    assert trtc_("targets", "--explain", "rpoe") == (2, "", "error: unknown op `rpoe`\n  = help: did you mean `rope`?\n")
+
+
+def test_the_page_of_targets_is_written(trtc_: Trtc, tmp_path: Path) -> None:
+    assert trtc_("targets", "--write", str(tmp_path / "targets.md"))[0] == 0
+    assert (tmp_path / "targets.md").read_text().startswith("# Targets\n")

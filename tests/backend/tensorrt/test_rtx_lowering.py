@@ -155,6 +155,20 @@ def test_numbers_stand_in_the_network_itself() -> None:
     assert {str(a.dtype) for a in network.constants.values()} == {"bfloat16"}
 
 
+def test_comparisons_with_nan_are_false() -> None:
+    x = o.Input("x", f32["B"])
+    network = network_of(Graph("g", (x,), {"y": o.LessEqual(x, o.scalar(1, f32))}, BOUNDS), {})
+    assert network({"x": np.array([0, 1, 2, np.nan], np.float32)})["y"].tolist() == [True, True, False, False]
+
+
+def test_layers_of_one_place_have_names_of_their_own() -> None:
+    x = o.Input("x", f32["B"])
+    with at("mlp"):
+        y = o.Neg(o.Neg(o.Neg(x)))
+    network = network_of(Graph("g", (x,), {"y": y}, BOUNDS), {}).network
+    assert [network.get_layer(n).name for n in range(3)] == ["mlp/neg", "mlp/neg#2", "mlp/neg#3"]
+
+
 @pytest.mark.parametrize("dtype", [f32, f16, bf16], ids=str)
 def test_tensorrt_builds_all_of_them(dtype: DType, tmp_path: Path) -> None:
     graphs = {f"{kind.name}.{n}": graph_of(kind, CASES[kind][n], dtype, f"{kind.name}.{n}.") for kind, n in LISTED}

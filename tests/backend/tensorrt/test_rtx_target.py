@@ -10,7 +10,7 @@ from trtc.backend.tensorrt import target as records
 from trtc.backend.tensorrt.attention_rules import mask_attention, pad_heads, pad_values
 from trtc.backend.tensorrt.target import tensorrt, tensorrt_rtx
 from trtc.ir import DType, Op, bf16, bool_, f16, f32, i8, i32
-from trtc.ir.ops import Add, Attention, Cast, Embedding, Gather, Input, KVCacheUpdate, Neg, RMSNorm, Slice
+from trtc.ir.ops import Add, Attention, Cast, Embedding, Gather, Input, KVCacheUpdate, Neg, RMSNorm, Slice, TopK
 from trtc.ir.target import target
 
 Q, K, V = Input("q", f16["B", 4, "S", 64]), Input("k", f16["B", 2, 32, 64]), Input("v", f16["B", 2, 32, 64])
@@ -39,6 +39,12 @@ REFUSED: list[tuple[Op, str]] = [
 @pytest.mark.parametrize(("op", "reason"), REFUSED, ids=[reason for _, reason in REFUSED])
 def test_refusals(op: Op, reason: str) -> None:
     assert tensorrt_rtx("").refuses(op) == reason
+
+
+def test_more_than_a_layer_finds_are_refused() -> None:
+    x = Input("x", f32["B", 5000])
+    assert tensorrt_rtx("").refuses(TopK(x, 3840)) is None
+    assert tensorrt_rtx("").refuses(TopK(x, 3841)) == "k is 3841, but must be 3840 at most"
 
 
 def test_what_is_no_layer_is_decomposed() -> None:
