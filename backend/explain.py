@@ -16,7 +16,7 @@ from trtc.ir.target import Target
 LEAVES = (Constant, Input, Weight)
 INSTALL: Mapping[str, str] = {
     "onnx": "pip install 'trtc[onnx]'",
-    "tensorrt": "pip install tensorrt==VERSION, from NVIDIA's index; 8.6 needs Python 3.10 at most, or comes with JetPack 6",
+    "tensorrt": "pip install tensorrt==VERSION (8.6 comes with JetPack 6, too; it needs Python 3.10 at most)",
     "tensorrt-rtx": "pip install 'trtc[rtx]'",
 }
 """How what builds for a target is installed."""

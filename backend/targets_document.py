@@ -53,8 +53,8 @@ def _ops() -> list[str]:
     for rows, names in groups.items():
         lines += [f"{', '.join(f'`{n}`' for n in names)}\n", *(f"* {which}: {words}" for which, words in rows), ""]
     onnx = answers(target("onnx"))
-    said = ["On onnx:\n", *(f"* {words}: {', '.join(f'`{n}`' for n in names)}" for words, names in sorted(onnx.items()))]
-    return [*lines, *said]
+    said = [f"* {words}: {', '.join(f'`{n}`' for n in names)}" for words, names in sorted(onnx.items())]
+    return [*lines, "On onnx:\n", *said]
 
 
 def _rest(executed: str) -> list[str]:

@@ -116,7 +116,8 @@ class Check:
         if name not in self.tensors:
             return (self._rows(want) if want.ndim == got.ndim + 1 else want), got
         ends = self.tensors["past_lengths"] + self.tensors["input_lengths"]
-        held = np.arange(want.shape[2])[:, None] < ends[:, None, None, None]   # of a cache: the rest is padding's
+        places: Array = np.arange(int(want.shape[2]))[:, None]
+        held: Array = places < ends[:, None, None, None]   # of a cache: the rest is padding's
         return np.where(held, want, 0), np.where(held, got, 0)
 
     def _rows(self, padded: Array) -> Array:

@@ -150,7 +150,8 @@ class _Packing:
         match op:
             case Gather(indices=Sub(a=lengths, b=Constant(values=(1,))), axis=1, batch=1):
                 return lengths is self.padded and op.x.shape[:2] == (B, S)
-        return False
+            case _:
+                return False
 
     def _places(self, op: Add) -> bool:
         """Whether it says where each token of the padded batch stands."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -241,12 +242,12 @@ class Evaluator:
         return result
 
     def _sequences(self, x: Array, ends: Any) -> list[Array]:
-        """Each sequence's [heads, tokens, size], of [B, heads, tokens, size]; or, where it is packed, of [T, heads, size]."""
+        """Each sequence's [heads, tokens, size], of [B, heads, tokens, size]; or of [T, heads, size], if packed."""
         if ends is None:
             return list(x)
         starts = self.values[ends]
         assert starts[0] == 0 and starts[-1] == len(x)
-        return [x[first:last].swapaxes(0, 1) for first, last in zip(starts, starts[1:], strict=False)]
+        return [x[first:last].swapaxes(0, 1) for first, last in pairwise(starts)]
 
     def _attention_output(self, layer: Any) -> Array:
         a = getattr(layer, "attention", layer)
@@ -270,9 +271,9 @@ class Evaluator:
         assert layer.activation_type == self.trt.MoEActType.SILU and x.shape[:2] == chosen.shape[:2] == shares.shape[:2]
         y = np.zeros(x.shape, np.float32)
         for place in np.ndindex(chosen.shape):
-            token, e = wide(x[place[:2]]), chosen[place]
-            inner = token @ wide(gate[e])
-            y[place[:2]] += wide(shares[place]) * ((inner / (1 + np.exp(-inner)) * (token @ wide(up[e]))) @ wide(down[e]))
+            token, (fc, gated, proj) = wide(x[place[:2]]), (wide(w[chosen[place]]) for w in (gate, up, down))
+            inner = token @ fc
+            y[place[:2]] += wide(shares[place]) * ((inner / (1 + np.exp(-inner)) * (token @ gated)) @ proj)
         return y
 
     def _dist_collective(self, layer: Any, x: Array) -> Array:
@@ -292,8 +293,10 @@ def _attended(q: Array, k: Array, v: Array, length: int, causal: bool, mask: Arr
     """Attention of one sequence: of q[Hq, S, D] to k[Hkv, T, D] and v[Hkv, T, E]."""
     group = len(q) // len(k)
     scores = np.matmul(q, np.repeat(k, group, 0).swapaxes(-1, -2))
-    token, key = np.indices(scores.shape[1:])
-    visible = (key < length) & ((key <= token + length - q.shape[1]) if causal else True)
+    tokens = int(q.shape[1])
+    token: Array = np.arange(tokens)[:, None]
+    key: Array = np.arange(int(k.shape[1]))
+    visible: Array = (key < length) & ((key <= token + length - tokens) if causal else True)
     scores = np.where(visible if mask is None else visible & mask, scores, -np.inf)
     e = np.exp(scores - scores.max(-1, keepdims=True))
     return np.matmul(e / e.sum(-1, keepdims=True), np.repeat(v, group, 0))

@@ -104,7 +104,7 @@ class Api:
 
     def _not_on_this_gpu(self, feature: str) -> str | None:
         if feature == "bf16" and 0 < self.capability < BF16_SINCE:
-            return f"GPUs of sm_{self.capability} do not compute in bf16, those of sm_{BF16_SINCE} and later do"
+            return f"GPUs of sm_{self.capability} do not compute in bf16, those from sm_{BF16_SINCE} on do"
         if self.capability not in (those := CAPABILITIES.get(feature, (self.capability,))):
             said = f"sm_{self.capability}" if self.capability else "the target names none"
             return f"{feature} need a GPU of {' or '.join(f'sm_{c}' for c in those)}, but {said}"
@@ -122,7 +122,7 @@ def api_of(product: str, version: str, capability: str = "") -> Api:
     """
     known = KNOWN[product]
     if capability and not re.fullmatch(r"sm_?\d{2,3}", capability):
-        raise IRError(f"`{capability}` is no compute capability", f"help: {product}:{version or dotted(known[-1])}/sm90")
+        raise IRError(f"`{capability}` is no compute capability", f"help: {product}:{version}/sm90")
     try:
         asked = tuple(int(part) for part in version.split(".")[:2])
     except ValueError:

@@ -137,7 +137,9 @@ def attends(api: Api) -> Condition:
 
 
 def attends_packed(api: Api) -> Condition:
-    @stated(f"q, k and v are {spelt(floats(api))} of one head size, a multiple of {ALIGNED}; no softcap, window, slopes")
+    form = f"of one head size, a multiple of {ALIGNED}, without softcap, window and slopes"
+
+    @stated(f"q, k and v are {spelt(floats(api))} {form}")
     def condition(op: o.PackedAttention) -> str | None:
         head = op.q.shape[2]
         if op.q.dtype not in floats(api):

@@ -44,7 +44,7 @@ _of(
     "weak-types",
     "networks are weakly typed: the builder may compute in f16 what the graph has in f32, and a network says of a "
     "tensor's element type only what it guesses",
-    "each layer is told its precision and what it gives, the builder to obey, and element types are kept by the emitter",
+    "each layer is told its precision and what it gives, the builder to obey, and the emitter keeps element types",
     {TENSORRT: (8, 6)}, {TENSORRT: (10, 0)},
 )   # fmt: skip
 _of(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from typing import Any
+
 import numpy as np
 
 from trtc.ir.op import Array, Op, Value, require
@@ -46,21 +49,20 @@ class PackedAttention(Op, name="packed_attention"):
         tokens, heads, head = self.q.shape
         _starts(self.starts, self.k.shape[0])
         padded = TensorType(self.q.dtype, (self.k.shape[0], heads, tokens, head))
-        slopes = (Input("slopes", self.slopes.type),) if self.slopes else (None,)
-        one = Attention(
-            Input("q", padded), Input("k", self.k.type), Input("v", self.v.type), Input("lengths", self.lengths.type),
-            None, *slopes, scale=self.scale, window=self.window, softcap=self.softcap,
-        )   # fmt: skip
+        one = self._attention(Input("q", padded), self.k, self.v, self.lengths, self.slopes)
         return TensorType(one.dtype, (tokens, heads, one.shape[3]))
+
+    def _attention(self, *operands: Value | None) -> Attention:
+        """The op on padded tokens: of q, k, v, lengths and slopes."""
+        names = ("q", "k", "v", "lengths", "slopes")
+        named: dict[str, Any] = dict(zip(names, operands, strict=True))
+        return Attention(**named, scale=self.scale, window=self.window, softcap=self.softcap)
 
     def evaluate(self, q: Array, k: Array, v: Array, starts: Array, lengths: Array, slopes: Array | None) -> Array:
         rows: list[Array] = []
-        for b, (first, last) in enumerate(zip(starts, starts[1:], strict=False)):
+        for b, (first, last) in enumerate(pairwise(starts)):
             one = q[first:last].swapaxes(0, 1)[None], k[b : b + 1], v[b : b + 1], lengths[b : b + 1]
-            ends = None if slopes is None else _given(slopes)
-            whole = Attention(
-                *map(_given, one), None, ends, scale=self.scale, window=self.window, softcap=self.softcap
-            )
+            whole = self._attention(*map(_given, one), None if slopes is None else _given(slopes))
             rows.append(whole.evaluate(*one, None, slopes)[0].swapaxes(0, 1))
         return np.concatenate(rows)
 
@@ -96,7 +98,7 @@ class PackedKVCacheUpdate(Op, name="packed_kv_cache_update"):
 
     def evaluate(self, cache: Array, new: Array, start: Array, starts: Array) -> Array:
         updated = cache.copy()
-        for b, (first, last) in enumerate(zip(starts, starts[1:], strict=False)):
+        for b, (first, last) in enumerate(pairwise(starts)):
             room = max(0, min(int(last - first), cache.shape[2] - int(start[b])))
             updated[b, :, start[b] : start[b] + room] = new[first : first + room].swapaxes(0, 1)
         return updated

@@ -80,7 +80,8 @@ def test_targets(trtc_: Trtc) -> None:
 def test_one_target(trtc_: Trtc) -> None:
     code, out, _ = trtc_("targets", "tensorrt:8.6")
     assert code == 0 and out.startswith("tensorrt:8.6\n") and "computes  f32, f16\n" in out and "weak-types: " in out
-    assert trtc_("targets", "tensort") == (2, "", "error: unknown target `tensort`\n  = help: did you mean `tensorrt`?\n")
+    unknown = "error: unknown target `tensort`\n  = help: did you mean `tensorrt`?\n"
+    assert trtc_("targets", "tensort") == (2, "", unknown)
     code, _, err = trtc_("targets", "tensorrt:5")
     assert code == 2 and err.startswith("error: tensorrt:5 is not supported")
 
@@ -88,10 +89,11 @@ def test_one_target(trtc_: Trtc) -> None:
 def test_why_an_op_is_native(trtc_: Trtc) -> None:
     code, out, _ = trtc_("targets", "--explain", "rope")
     assert code == 0
-    assert "\ntensorrt 8.6 to 10.14    decomposes: it has no rotary embedding layers, which TensorRT has from 10.15" in out
+    assert "\ntensorrt 8.6 to 10.14    decomposes: it has no rotary embedding layers, which TensorRT has" in out
     code, out, _ = trtc_("targets", "tensorrt:10.16/sm100", "--explain", "experts")
     assert code == 0 and out.startswith("tensorrt:10.16/sm100  native if ")
-    assert trtc_("targets", "--explain", "rpoe") == (2, "", "error: unknown op `rpoe`\n  = help: did you mean `rope`?\n")
+    unknown = "error: unknown op `rpoe`\n  = help: did you mean `rope`?\n"
+    assert trtc_("targets", "--explain", "rpoe") == (2, "", unknown)
 
 
 def test_the_page_of_targets_is_written(trtc_: Trtc, tmp_path: Path) -> None:

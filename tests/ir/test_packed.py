@@ -25,7 +25,8 @@ def graph(op: Op, *inputs: Input) -> Graph:
 
 def alone(op: Op, **arrays: Array) -> Array:
     """A padded op on one sequence."""
-    return Graph("g", tuple(v for v in op.operands.values() if isinstance(v, Input)), {"y": op}, {}).evaluate(arrays)["y"]
+    inputs = tuple(v for v in op.operands.values() if isinstance(v, Input))
+    return Graph("g", inputs, {"y": op}, {}).evaluate(arrays)["y"]
 
 
 SEQUENCES = st.lists(st.tuples(st.integers(1, 4), st.integers(0, 5)), min_size=1, max_size=4)
@@ -37,7 +38,9 @@ def starts_of(counts: list[int]) -> Array:
 
 
 @given(SEQUENCES, st.sampled_from([{}, {"window": 2}, {"softcap": 1.5}, {"scale": 0.3}]), st.booleans())
-def test_attention_is_that_of_each_sequence(sequences: list[tuple[int, int]], more: dict[str, Any], rises: bool) -> None:
+def test_attention_is_that_of_each_sequence(
+    sequences: list[tuple[int, int]], more: dict[str, Any], rises: bool
+) -> None:
     random = np.random.default_rng(len(sequences))
     counts = [n for n, _ in sequences]
     q = random.standard_normal((sum(counts), 4, 8)).astype(np.float32)

@@ -11,7 +11,7 @@ from trtc.cli._table import table
 from trtc.errors import TrtcError
 
 Name = Annotated[str, typer.Argument(metavar="[NAME[:VERSION]]", help="Show all about this one.")]
-Explain = Annotated[str, typer.Option(metavar="OP", help="Say which targets and versions take an op natively, and why not.")]
+Explain = Annotated[str, typer.Option(metavar="OP", help="Say who takes an op natively, and why others do not.")]
 Write = Annotated[Path | None, typer.Option(hidden=True, help="Write docs/targets.md anew.")]
 
 

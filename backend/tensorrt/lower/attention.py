@@ -39,7 +39,8 @@ def scaled(op: Attention | PackedAttention, emit: Emitter) -> Any:
     exact = float(np.array(op.scale, dtype.numpy)) == op.scale
     q = q if exact else emit.add("cast", q, emit.trt.float32, part="widen")
     product = emit.trt.ElementWiseOperation.PROD
-    q = emit.add("elementwise", q, emit.number(op.scale, dtype if exact else f32, op.q.type.rank), product, part="scale")
+    scale = emit.number(op.scale, dtype if exact else f32, op.q.type.rank)
+    q = emit.add("elementwise", q, scale, product, part="scale")
     return q if exact else emit.add("cast", q, dtype_of(emit.trt, dtype), part="narrow")
 
 

@@ -69,7 +69,7 @@ def test_rtx_builds_collectives(dtype: DType, tmp_path: Path) -> None:
 def test_experts_are_one_layer(version: str) -> None:
     graph = experts(f32)
     assert target(f"tensorrt:{version}/sm100").refuses(graph.outputs["y"]) is None   # type: ignore[arg-type]
-    feeds = {
+    feeds: dict[str, Array] = {
         i.key: RANDOM.standard_normal([5 if n == "N" else n for n in map(size, i.shape)]).astype(np.float32)
         for i in graph.inputs
     }
