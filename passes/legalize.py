@@ -16,7 +16,8 @@ ROUNDS = 20   # no op is that many levels above the primitives
 class Legalize(Pass, name="legalize"):
     """Decompose every op that the target does not take, and refuse what cannot be decomposed.
 
-    Constant expressions are left alone: they are evaluated before the engine is built.
+    Constant expressions are left alone: they are evaluated before the engine is built. An input of an element type
+    that the target does not compute in is refused at once.
 
     Options:
         target: ``name`` or ``name:version``.
@@ -26,6 +27,10 @@ class Legalize(Pass, name="legalize"):
 
     def run(self, graph: Graph) -> Graph:
         to = target(self.target)
+        for tensor in graph.inputs:
+            if to.floats and tensor.dtype.is_float and tensor.dtype not in to.floats:
+                floats = ", ".join(map(str, to.floats))
+                raise IRError(f"{to} computes in {floats}, but {tensor.key} is {tensor.dtype}", "help: --dtype float16")
         for narrow, wide in to.widened.items():
             graph = widen(graph, narrow, wide)
         for _ in range(ROUNDS):

@@ -99,9 +99,6 @@ def plan(
     for file in load:
         load_file(file)
     to = find_target(target or default_target())
-    if to.floats and DTYPES[model.dtype] not in to.floats:
-        known = ", ".join(name for name, of in DTYPES.items() if of in to.floats)
-        raise TrtcError(f"dtype is {model.dtype}, but {to} computes in {known}", "help: --dtype float16")
     pipeline = _pipeline(passes, to, model.limits)
     return Plan(model, to, pipeline, pipeline.run(model.graph, *observers))
 
