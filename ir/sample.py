@@ -11,7 +11,7 @@ from trtc.ir import ops, types
 from trtc.ir.errors import IRError
 from trtc.ir.graph import Graph
 from trtc.ir.op import Array, Op, Value
-from trtc.ir.types import DType, Size, TensorType
+from trtc.ir.types import Dim, DType, Size, TensorType
 
 Range = tuple[int, int]   # least and greatest, both included
 TRIES = 200
@@ -67,8 +67,10 @@ def _holds(graph: Graph) -> Iterator[tuple[Size, Size]]:
             yield op.cache.shape[2], op.new.shape[2]
         elif isinstance(op, ops.Attention) and (op.causal or op.lengths):
             yield op.k.shape[2], op.q.shape[2]
-        elif isinstance(op, ops.PackedAttention):   # every sequence has a token, and any of them may have them all
-            yield from ((op.q.shape[0], op.k.shape[0]), (op.k.shape[2], op.q.shape[0]))
+        elif isinstance(op, ops.PackedAttention):   # one sequence may have all tokens
+            yield op.k.shape[2], op.q.shape[0]
+        elif isinstance(op, ops.Input) and op.key == "query_starts":   # every sequence has a token
+            yield Dim.named("T"), op.shape[0] - 1
 
 
 def _ranges(graph: Graph, sizes: Mapping[str, int]) -> dict[Value, Range]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from trtc.backend.tensorrt.api import Api
 from trtc.backend.tensorrt.workarounds import needs
 from trtc.ir.op import Value
-from trtc.ir.ops import Attention, Broadcast, Concat, Slice, scalar
+from trtc.ir.ops import Attention, Broadcast, Concat, PackedAttention, Slice, scalar
 
-Rule: TypeAlias = Callable[[Attention], "Value | None"]
+Rule: TypeAlias = Callable[[Any], "Value | None"]
 
 ALIGNED, WIDEST = 8, 256   # head sizes of fused kernels of 16-bit floats: multiples of, up to
 
@@ -20,7 +20,8 @@ def attention_rules(api: Api) -> tuple[Rule, ...]:
     rules: Mapping[str, Rule] = {
         "one-mask": mask_attention, "no-lengths": mask_all, "one-head-size": pad_values, "odd-heads": pad_heads,
     }   # fmt: skip
-    return tuple(rule for name, rule in rules.items() if needs(api, name))
+    packed = (pad_packed,) if api.has("attention over packed tokens") else ()
+    return (*(rule for name, rule in rules.items() if needs(api, name)), *packed)
 
 
 def mask_attention(op: Attention) -> Value | None:
@@ -59,9 +60,21 @@ def pad_values(op: Attention) -> Value | None:
     return Slice(op.with_operands({op.v: _padded(op.v, head - size)}), 3, 0, size)
 
 
+def pad_packed(op: PackedAttention) -> Value | None:
+    """packed attention of heads of odd sizes, or of two  ->  of one, a multiple of eight, the rest zero"""
+    head, size = op.q.shape[2], op.v.shape[3]
+    assert isinstance(head, int) and isinstance(size, int)
+    wide = -(-max(head, size) // ALIGNED) * ALIGNED
+    if op.softcap or op.window or op.slopes or head == size == wide:
+        return None
+    more = {op.q: wide - head, op.k: wide - head, op.v: wide - size}
+    return Slice(op.with_operands({x: _padded(x, n) for x, n in more.items() if n}), 2, 0, size)
+
+
 def _padded(x: Value, more: int) -> Value:
     """Heads with so many zeros behind each."""
-    return Concat((x, Broadcast(scalar(0, x.dtype), (*x.shape[:3], more))), 3)
+    axis = x.type.rank - 1
+    return Concat((x, Broadcast(scalar(0, x.dtype), (*x.shape[:axis], more))), axis)
 
 
 def odd_heads(op: Attention) -> bool:

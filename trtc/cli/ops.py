@@ -40,7 +40,12 @@ def _page(kind: type[Op]) -> str:
     from trtc.ir.ops import Constant, Input, Weight
     from trtc.ir.target import TARGETS
 
-    takers = [name for name, make in TARGETS.items() if kind in make("").native or kind in (Constant, Input, Weight)]
+    takers = [
+        name
+        for name, record in ((name, make("").native) for name, make in TARGETS.items())
+        if kind in (Constant, Input, Weight)
+        or (kind in record and not (record[kind].__doc__ or "").startswith("never:"))
+    ]
     facts = [
         ("text", _signature(kind)),
         ("decomposes", "no, it is a primitive" if kind.decompose is Op.decompose else "into simpler ops"),

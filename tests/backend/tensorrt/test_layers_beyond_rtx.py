@@ -15,7 +15,7 @@ from tensorrt_standin import standin
 
 from trtc.backend.tensorrt.profiles import add_profiles
 from trtc.compiler import plan, read_model
-from trtc.ir import Array, DType, Graph, bf16, f16, f32, i32
+from trtc.ir import Array, DType, Graph, IRError, bf16, f16, f32, i32
 from trtc.ir.ops import AllGather, AllReduce, Collective, Experts, Input, ReduceScatter
 from trtc.ir.ranks import together
 from trtc.ir.target import target
@@ -92,7 +92,8 @@ def test_experts_of_a_model_are_layers_where_the_gpu_has_them() -> None:
     assert "MOE" in kinds["sm100"] and "MOE" not in kinds["sm90"]
 
 
-PACKED = ["mha", "mixtral", "qwen2-moe", "gpt2", "deepseek-v3-one-group-halves-bias-head16", "olmo2"]
+PACKED = ["mha", "mixtral", "qwen2-moe", "gpt2", "deepseek-v2-lite", "mqa-bias-head20"]
+"""Of heads of one size, of two (latent attention), and of 20, which are padded."""
 
 
 @pytest.mark.parametrize("version", ["11.0", "11.4"])
@@ -116,6 +117,23 @@ def test_packed_models_give_the_logits_of_padded_ones(name: str, version: str) -
         caches = {key: got[f"{key}.next"] for key in caches}
         rows.append(got["logits"])
     np.testing.assert_allclose(np.stack(rows, 1), meant(name, dtype), rtol=0, atol=2e-5)   # as tensorrt_families has it
+
+
+@pytest.mark.parametrize(
+    ("name", "target_", "reason"),
+    [
+        ("mha", "tensorrt-rtx:1.7", "TensorRT-RTX 1.7 has no attention over packed tokens: its builder knows"),
+        ("mha", "tensorrt:10.16", "TensorRT 10.16 has no attention over packed tokens, which TensorRT has"),
+        ("bloom", "tensorrt:11.4", "its scores have a softcap, a window or slopes"),
+    ],
+)
+def test_packed_tokens_are_refused_where_there_is_no_kernel(name: str, target_: str, reason: str) -> None:
+    model = read_model(checkpoint(name), dtype="float16", **LIMITS)
+    with pytest.raises(IRError) as error:
+        plan(model, target=target_, passes="fuse,pack-inputs")
+    first = str(error.value).splitlines()[0]
+    assert first.startswith(f"error: {target_}") and reason in first
+    assert " cannot express packed_" in first and " at transformer.layers.0.attention: " in first
 
 
 def valid(graph: Graph, tensors: Any) -> bool:

@@ -11,7 +11,14 @@ from tensorrt_families import target_of
 from tensorrt_standin import standin
 
 from trtc.backend.tensorrt.api import FIRST, KNOWN, PROBES, PRODUCTS, Api, api_of, probed
-from trtc.backend.tensorrt.attention_rules import attention_rules, mask_all, mask_attention, pad_heads, pad_values
+from trtc.backend.tensorrt.attention_rules import (
+    attention_rules,
+    mask_all,
+    mask_attention,
+    pad_heads,
+    pad_packed,
+    pad_values,
+)
 from trtc.backend.tensorrt.target import api
 from trtc.backend.tensorrt.workarounds import WORKAROUNDS, needs
 from trtc.ir.target import target
@@ -51,7 +58,8 @@ def test_each_is_for_some_version_and_says_why(name: str) -> None:
 
 RULES = {
     "8.6": (), "10.13": (), "10.14": (mask_all, pad_values, pad_heads), "10.16": (mask_all, pad_values, pad_heads),
-    "11.0": (mask_attention, pad_values, pad_heads), "11.4": (mask_attention, pad_values, pad_heads),
+    "11.0": (mask_attention, pad_values, pad_heads, pad_packed),
+    "11.4": (mask_attention, pad_values, pad_heads, pad_packed),
     "rtx 1.4": (mask_all, pad_values, pad_heads), "rtx 1.5": (mask_attention, pad_values, pad_heads),
 }   # fmt: skip
 
