@@ -14,6 +14,7 @@ import numpy as np
 from models import KNOWN, LIMITS, Case, Floats, calls, checkpoint, graph_logits
 from tensorrt_evaluator import Evaluator, network_of
 
+from trtc.backend.tensorrt.bindings import dtype_of
 from trtc.compiler import Model, plan, read_model
 from trtc.frontend import DTYPES
 from trtc.ir import Array, Graph, Op, bf16, f16, f32
@@ -41,6 +42,8 @@ def agrees(case: Case, dtype: str, target: str, trt: Any = None) -> tuple[Model,
     graph, narrow = plan(model, target=target).graph, DTYPES[dtype]
     network = network_of(graph, model.checkpoint.source, rounds=False, trt=trt)
     tolerance = 2e-5 if all(map(is_exact, graph.ops)) else 4 * STEP[narrow]
+    for n, value in enumerate(graph.outputs.values()):
+        assert network.network.get_output(n).dtype == dtype_of(network.trt, value.dtype)
     np.testing.assert_allclose(logits(network, case), meant(case.name, dtype)[:, :CALLS], rtol=0, atol=tolerance)
     return model, graph, network
 

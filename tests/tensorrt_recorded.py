@@ -53,6 +53,11 @@ def add_input(network: Any, _: str, made: Any, given: Mapping[str, Any]) -> Any:
 
 
 def mark_output(network: Any, _: str, __: Any, given: Mapping[str, Any]) -> None:
+    """An output of a weakly typed network is f32, whatever its layer gives, unless it is told otherwise."""
+    trt, made = network.trt, given["tensor"]
+    weak = not hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+    if weak and made.dtype in (trt.float32, trt.float16):
+        made.held.setdefault("dtype", trt.float32)
     network.own.setdefault("outputs", []).append(given["tensor"])
 
 
@@ -124,8 +129,9 @@ def weights(made: Any, _: str, __: Any, given: Mapping[str, Any]) -> None:
 def dtype(made: Any) -> Any:
     """The element type of a tensor."""
     layer, index = made.own["layer"], made.own["index"]
-    made.held["dtype"] = layer.own["types"].get(index) or _dtype(layer, index)
-    return made.held["dtype"]
+    if "dtype" not in made.own:
+        made.own["dtype"] = layer.own["types"].get(index) or _dtype(layer, index)
+    return made.own["dtype"]
 
 
 def _dtype(layer: Any, index: int) -> Any:

@@ -75,3 +75,13 @@ def test_shapes_and_types_follow() -> None:
     with pytest.raises(AssertionError, match="multiplies"):
         _ = net.add_matrix_multiply(w, none, w, none).get_output(0).shape
     assert net.num_layers == 6 and net.get_layer(0).name == "(Unnamed Layer 0)"
+
+
+def test_outputs_of_a_weakly_typed_network_are_f32_unless_told() -> None:
+    for version, told in (("8.6", False), ("8.6", True), ("10.0", False)):
+        trt, net, x = network(version)
+        y = net.add_cast(x, trt.float16).get_output(0)
+        if told:
+            y.dtype = trt.float16
+        net.mark_output(y)
+        assert net.get_output(0).dtype == (trt.float16 if told or version == "10.0" else trt.float32)
