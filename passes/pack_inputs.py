@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import takewhile
 
 from trtc.ir.errors import PassError
 from trtc.ir.graph import Graph
@@ -29,6 +30,7 @@ from trtc.ir.ops import (
     Slice,
     Softmax,
     Sub,
+    product,
     scalar,
 )  # fmt: skip
 from trtc.ir.types import Dim, Size, i32, names
@@ -160,9 +162,12 @@ class _Packing:
 
     def _of_tokens(self, op: Op) -> Value:
         """An op on T sequences of one token."""
-        for axis in _joined(op):
-            if names(axis) & {"B", "S"}:
-                raise _refusal(op, "it joins tokens")
+        if any(names(axis) & {"B", "S"} for axis in _joined(op)):
+            raise _refusal(op, "it joins tokens")
+        if any(len([s for s in op.shape if name in names((s,))]) > 1 for name in "BS"):
+            raise _refusal(op, "it relates tokens to one another")
+        if isinstance(op, Reshape) and _before_tokens(op.x.shape) != _before_tokens(op.sizes):
+            raise _refusal(op, "it mixes tokens with what stands before them")
         new = {v: self.token(v) for v in op.operands.values()}
         made = rebuilt(op, new, WORLD)
         assert made.type == substituted(op.type, WORLD), f"{op.name} of tokens is {made.type}"
@@ -208,6 +213,12 @@ def _joined(op: Op) -> Iterable[tuple[Size, ...]]:
             yield (op.a.shape[-1],)
         case _:
             return
+
+
+def _before_tokens(shape: tuple[Size, ...]) -> Size:
+    """How many elements of a sequence stand before its tokens, say heads."""
+    sizes = takewhile(lambda size: "S" not in names((size,)), shape)
+    return product(tuple(substituted(size, {"B": 1}) for size in sizes))
 
 
 def _refusal(op: Op, reason: str) -> PassError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from itertools import islice
 from typing import Any
@@ -20,10 +21,11 @@ from trtc.frontend import DTYPES
 from trtc.ir import Array, Graph, Op, bf16, f16, f32
 from trtc.ir.ops import Constant
 from trtc.ir.ops.attention import appended
+from trtc.passes import Pipeline
 from trtc.passes.widen import widen
 
 STEP = {f16: 2.0**-10, bf16: 2.0**-7}   # between the numbers of a type, at 1
-CALLS = 4   # of a case's that are compared: the prefill, and decode steps
+CALLS = 3   # of a case's that are compared: the prefill, and decode steps
 MODULES = (family_cases, family_cases_moe, family_cases_new)   # which fill KNOWN
 
 FIRST: dict[str, Case] = {}
@@ -38,14 +40,21 @@ def agrees(case: Case, dtype: str, target: str, trt: Any = None) -> tuple[Model,
     Both compute in f32 on weights that are rounded alike, and logits are about 1. But numbers of the model's own, such
     as multipliers, stand in the network as its type has them, and whole in the graph in f32.
     """
-    model = read_model(checkpoint(case.name), dtype=dtype, **LIMITS)
-    graph, narrow = plan(model, target=target).graph, DTYPES[dtype]
+    model, narrow = fused(case.name, dtype), DTYPES[dtype]
+    graph = plan(model, target=target, passes="").graph
     network = network_of(graph, model.checkpoint.source, rounds=False, trt=trt)
     tolerance = 2e-5 if all(map(is_exact, graph.ops)) else 4 * STEP[narrow]
     for n, value in enumerate(graph.outputs.values()):
         assert network.network.get_output(n).dtype == dtype_of(network.trt, value.dtype)
     np.testing.assert_allclose(logits(network, case), meant(case.name, dtype)[:, :CALLS], rtol=0, atol=tolerance)
     return model, graph, network
+
+
+@cache
+def fused(name: str, dtype: str) -> Model:
+    """A case's model, with the passes run that come before any target's."""
+    model = read_model(checkpoint(name), dtype=dtype, **LIMITS)
+    return replace(model, graph=Pipeline.parse("fuse").run(model.graph))
 
 
 def is_exact(op: Op) -> bool:
