@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,8 @@ from trtc.ir.graph import Graph
 from trtc.ir.target import Target
 from trtc.ir.text import parse
 from trtc.ir.types import names
+from trtc.runtime.gpu.device import open_device
+from trtc.runtime.gpu.driver import open_driver
 
 SCRATCH = 1000
 
@@ -53,6 +56,14 @@ def compile_plan(monkeypatch: pytest.MonkeyPatch, model: Path, out: Path, target
         spec = json.loads((out / "engine.json").read_text())
         (out / "engine.json").write_text(json.dumps({**spec, "builder": {"version_compatible": True}}))
     return out
+
+
+def install(monkeypatch: pytest.MonkeyPatch, driver: FakeDriver, modules: Mapping[str, FakeModule]) -> None:
+    """Have these modules, and no other TensorRT, run plans on this GPU."""
+    for name in ("tensorrt", "tensorrt_lean", "tensorrt_rtx_bindings", "tensorrt_rtx"):
+        monkeypatch.setitem(sys.modules, name, modules.get(name))   # type: ignore[arg-type]
+    device = open_device(on=open_driver(driver))
+    monkeypatch.setattr("trtc.runtime.tensorrt.session.open_device", lambda ordinal: device)
 
 
 @dataclass
