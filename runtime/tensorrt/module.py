@@ -51,7 +51,8 @@ def is_compatible(bundle: EngineBundle) -> bool:
 
 
 def _fits(name: str, version: str, bundle: EngineBundle) -> bool:
-    have, built = _numbers(version), _numbers(bundle.target.version)
+    pairs = zip(_numbers(version), _numbers(bundle.target.version), strict=False)   # one may be told less exactly
+    have, built = zip(*pairs, strict=True)
     if is_compatible(bundle):
         return have >= built
     return have == built and not name.endswith("_lean")
