@@ -131,8 +131,8 @@ class FakeDriver:
                 result = call(*arguments)
             except Failure as failure:
                 return (failure.code,)
-            given: Any = result if isinstance(result, tuple) else () if result is None else (result,)
-            return (CUresult.CUDA_SUCCESS, *given)
+            results: list[Any] = [] if result is None else [*result] if isinstance(result, tuple) else [result]
+            return (CUresult.CUDA_SUCCESS, *results)
 
         return checked
 

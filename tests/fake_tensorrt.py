@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -50,7 +51,8 @@ def compile_plan(monkeypatch: pytest.MonkeyPatch, model: Path, out: Path, target
         return {"engine": f"{folder}/model.plan", **signature(graph)}
 
     with monkeypatch.context() as patch:
-        patch.setattr(compiler, "backend", lambda name: SimpleNamespace(build=build, stored_bytes=lambda graph: 0))
+        fake = SimpleNamespace(build=build, stored_bytes=MagicMock(return_value=0))
+        patch.setattr(compiler, "backend", MagicMock(return_value=fake))
         trtc.compile(model, out, target=target, **options)
     if compatible:
         spec = json.loads((out / "engine.json").read_text())
@@ -62,8 +64,8 @@ def install(monkeypatch: pytest.MonkeyPatch, driver: FakeDriver, modules: Mappin
     """Have these modules, and no other TensorRT, run plans on this GPU."""
     for name in ("tensorrt", "tensorrt_lean", "tensorrt_rtx_bindings", "tensorrt_rtx"):
         monkeypatch.setitem(sys.modules, name, modules.get(name))   # type: ignore[arg-type]
-    device = open_device(on=open_driver(driver))
-    monkeypatch.setattr("trtc.runtime.tensorrt.session.open_device", lambda ordinal: device)
+    device = MagicMock(return_value=open_device(on=open_driver(driver)))
+    monkeypatch.setattr("trtc.runtime.tensorrt.session.open_device", device)
 
 
 @dataclass
@@ -138,14 +140,14 @@ class FakeEngine:
         self.trt, self.graph, self.weights = trt, graph, weights
         self.inputs = {i.key: i for i in graph.inputs}
         said = signature(graph)["outputs"]
-        self.outputs = dict(zip((o["name"] for o in said), graph.outputs, strict=True))   # by its name, that in the graph
+        self.outputs = dict(zip((o["name"] for o in said), graph.outputs, strict=True))   # its name and the graph's
         self.aliased = {o["name"]: o["alias"] for o in said if "alias" in o}
         self.num_optimization_profiles = 2
         self.device_memory_size = SCRATCH
         if trt.old:
             self.create_execution_context_without_device_memory = self._context
         else:
-            self.create_execution_context = lambda strategy: self._context()
+            self.create_execution_context = self._context
         self.made = 0
 
     @property
@@ -161,9 +163,10 @@ class FakeEngine:
         low, high = (tuple(s if isinstance(s, int) else bounds[str(s)][i] for s in shape) for i in range(2))
         return [low, high, high]
 
-    def _context(self) -> FakeContext | None:
+    def _context(self, strategy: Any = None) -> FakeContext | None:
         if self.trt.broken == "context":
-            return self.trt.complain("1: [defaultAllocator.cpp::allocate::20] Error Code 1: Cuda Runtime (out of memory)")
+            return self.trt.complain("1: [defaultAllocator.cpp::allocate::20] Error Code 1: Cuda Runtime "
+                                     "(out of memory)")
         self.made += 1
         return FakeContext(self, self.made - 1)
 

@@ -7,11 +7,12 @@ from trtc.runtime.gpu.buffers import Tensors
 from trtc.runtime.gpu.device import open_device
 from trtc.runtime.gpu.session import ChoosingGPUSession, GPUSession
 from trtc.runtime.gpu.stream import Stream
-from trtc.runtime.session import SessionOptions
+from trtc.runtime.options import SessionOptions
 from trtc.runtime.tensorrt.executor import PlanExecutor
 from trtc.runtime.tensorrt.plan import load_plan
+from trtc.runtime.tensorrt.refit import refit
 from trtc.runtime.tensorrt.runtime_cache import RuntimeCache
-from trtc.runtime.tensorrt.weights import Weights
+from trtc.runtime.tensorrt.weights import Uploaded
 
 
 def open_plan(bundle: EngineBundle, options: SessionOptions) -> GPUSession:
@@ -24,7 +25,11 @@ def open_plan(bundle: EngineBundle, options: SessionOptions) -> GPUSession:
     device = open_device(options.device)
     stream, tensors = Stream(device), Tensors(bundle.ranks[0])
     plan = load_plan(bundle, device)
-    weights = Weights(bundle, device, stream)
+    said = bundle.ranks[0].weights
+    if said and said.use == "refit":
+        refit(plan, bundle, said, device)
+        said = None
+    weights = Uploaded(bundle, said, device, stream)
     executor = PlanExecutor(plan, device, stream, tensors, RuntimeCache(plan.file, device))
     kind = ChoosingGPUSession if tensors.chooses else GPUSession
     return kind(bundle, stream, executor, weights, chunk=options.prefill_chunk, graphs=options.cuda_graphs)

@@ -155,6 +155,13 @@ def test_tensorrt_itself_runs_out_of_memory(
     assert said.startswith(f"error: {what} needs more GPU memory than Fake GPU has free, 1,07")
     module.broken = ""
     assert len(loaded.generate([[5]], max_new_tokens=4)[0].token_ids) == 4   # it goes on when there is room
+
+
+def test_all_memory_goes_with_the_engine(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = FakeDriver()
+    loaded, _ = opened(monkeypatch, engine, driver)
+    loaded.generate([[5]], max_new_tokens=4)
+    assert driver.memory and driver.pinned
     del loaded
     gc.collect()
     assert not driver.memory and not driver.pinned

@@ -1,4 +1,4 @@
-"""Plans on a GPU give the text of ONNX Runtime: over stand-ins for the GPU and for TensorRT, whose engines are NumPy's."""
+"""Plans on a GPU give the text of ONNX Runtime: over stand-ins for the GPU and for TensorRT, which uses NumPy."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ def plans(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def opened(monkeypatch: pytest.MonkeyPatch, plans: Path) -> Opener:
     """Loads a plan for a target, with a stand-in of its TensorRT."""
 
-    def load(target: str = "tensorrt:8.6", driver: FakeDriver | None = None, **options: Any) -> tuple[Engine, FakeModule]:
+    def load(
+        target: str = "tensorrt:8.6", driver: FakeDriver | None = None, **options: Any
+    ) -> tuple[Engine, FakeModule]:
         folder = plans / target.replace(":", "-")
         if not folder.exists():
             compile_plan(monkeypatch, MODEL, folder, target, **LIMITS)
@@ -166,7 +168,7 @@ def test_what_a_batch_left_in_the_caches_is_gone_for_the_next(opened: Opener) ->
 
 
 def test_the_session_protocol_holds(onnx: Engine, opened: Opener) -> None:
-    """`forward` and `decode_step` give ONNX Runtime's logits: a ragged prefill, then steps with tokens of the caller's."""
+    """`forward` and `decode_step` give ONNX Runtime's logits: a ragged prefill, then steps with the caller's tokens."""
     random, lengths = np.random.default_rng(0), np.array([9, 3, 6], np.int32)
     ids = random.integers(2, 1000, (3, 9)).astype(np.int32)
     logits: list[list[np.ndarray[Any, Any]]] = []
