@@ -55,6 +55,7 @@ def write_checkpoint(folder: Path, layers: int, dtype: str) -> int:
     }   # fmt: skip
     (folder / "config.json").write_text(json.dumps(config))
     text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)   # as safetensors does it: tensors lie aligned
     block = np.random.default_rng(0).standard_normal(1 << 22).astype(np.float32)
     halved = (block.view(np.uint32) >> 16).astype(np.uint16)   # bf16 is the upper half of f32
     noise = (halved if dtype == "bfloat16" else block.astype(dtype)).tobytes()

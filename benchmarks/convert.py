@@ -1,9 +1,11 @@
 """Conversion of random checkpoints made on the spot: peak memory, and time beside `cp` and transformers.
 
-    python benchmarks/convert.py [--layers 4 22 41] [--dtype bfloat16] [--workers 2] [--turns 3]
+    python benchmarks/convert.py [--layers 4 22 41] [--dtype bfloat16] [--workers 2] [--rounds 5]
 
-Everything ends on the disk (fsync). For 2 GB, peak memory (RSS, mapped pages included) is to stay under 1.5 x the
-largest tensor x workers + 400 MB and under a fifth of transformers', and time under 1.5 x that of `cp`.
+In each round the commands take turns, and everything ends on the disk (fsync). What is asked of the same element type,
+and printed with yes or no: time under 1.5 x that of `cp` and no longer than transformers', peak memory (RSS, mapped
+pages included) under 1.5 x the largest tensor x workers + 400 MB and a fifth of transformers', and the same for a
+larger model.
 """
 
 from __future__ import annotations
@@ -13,13 +15,18 @@ import os
 import shutil
 import sys
 import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 
 from compile import BYTES, timed, write_checkpoint
 
+COPY, THEIRS, CAST = "cp, sync", "transformers: load, save, sync", "trtc convert --dtype float16"
 TRANSFORMERS = """
 import os, sys, torch
 from transformers import AutoModelForCausalLM
+from transformers.utils.logging import disable_progress_bar
+disable_progress_bar()
 AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype="auto").save_pretrained(sys.argv[2], max_shard_size="100GB")
 for name in os.listdir(sys.argv[2]):
     os.fsync(os.open(os.path.join(sys.argv[2], name), os.O_RDONLY))
@@ -31,34 +38,79 @@ def commands(model: Path, out: Path, workers: int) -> dict[str, list[str]]:
     trtc = [sys.executable, "-m", "trtc", "convert", str(model), "-o", str(out)]
     convert = [*trtc, "--workers", str(workers), "--quiet"]
     return {
-        "cp, sync": ["sh", "-c", 'cp -r "$0" "$1" && sync "$1"/*', str(model), str(out)],
-        "transformers: load, save, sync": [sys.executable, "-c", TRANSFORMERS, str(model), str(out)],
+        COPY: ["sh", "-c", 'cp -r "$0" "$1" && sync "$1"/*', str(model), str(out)],
+        THEIRS: [sys.executable, "-c", TRANSFORMERS, str(model), str(out)],
         "trtc convert": convert,
         "trtc convert --tp-size 2 --pp-size 2": [*convert, "--tp-size", "2", "--pp-size", "2"],
-        "trtc convert --dtype float16": [*convert, "--dtype", "float16"],
+        CAST: [*convert, "--dtype", "float16"],
     }
 
 
-def measure(folder: Path, layers: int, dtype: str, workers: int, turns: int) -> None:
-    """Print the rows of one model: the best time and the greatest memory of so many turns."""
+@dataclass
+class Row:
+    """One command over one model: seconds of each round, and the greatest peak memory in bytes."""
+
+    seconds: list[float] = field(default_factory=list[float])
+    peak: int = 0
+
+    def add(self, seconds: float, peak: int) -> None:
+        self.seconds.append(seconds)
+        self.peak = max(peak, self.peak)
+
+
+@dataclass(frozen=True)
+class Model:
+    """What was measured of one model.
+
+    Args:
+        size: bytes.
+        limit: of peak memory, in bytes.
+    """
+
+    size: int
+    limit: float
+    rows: dict[str, Row]
+
+    def show(self) -> None:
+        copy, theirs = self.rows[COPY].seconds, self.rows[THEIRS].peak
+        for name, row in self.rows.items():
+            best = min(row.seconds) / min(copy)
+            middle = median(a / b for a, b in zip(row.seconds, copy, strict=True))
+            times = f"{min(row.seconds):.2f} | {best:.2f} | {middle:.2f}"
+            peak = " | " if name == COPY else f"{row.peak / 1e6:.0f} | {theirs / row.peak:.1f}"
+            print(f"| {self.size / 1e9:.2f} | {name} | {times} | {peak} |", flush=True)
+
+    def judge(self, smaller: Model) -> None:
+        """Print each demand with what was measured."""
+        copy, theirs = min(self.rows[COPY].seconds), self.rows[THEIRS]
+        for name, row in self.rows.items():
+            if name in (COPY, THEIRS, CAST):
+                continue
+            best, growth = min(row.seconds), row.peak / smaller.rows[name].peak
+            demands = {
+                f"{best / copy:.2f} x cp's time of 1.50": best <= 1.5 * copy,
+                f"{best / min(theirs.seconds):.2f} x transformers' time of 1.00": best <= min(theirs.seconds),
+                f"{row.peak / 1e6:.0f} MB of {self.limit / 1e6:.0f}": row.peak <= self.limit,
+                f"{theirs.peak / row.peak:.1f} x less than transformers of 5.0": theirs.peak >= 5 * row.peak,
+                f"{growth:.2f} x the memory of {smaller.size / 1e9:.1f} GB of 1.10": growth <= 1.1,
+            }
+            said = "; ".join(f"{demand}: {'yes' if holds else 'NO'}" for demand, holds in demands.items())
+            verdict = "holds" if all(demands.values()) else "DOES NOT HOLD"
+            print(f"verdict: {name}, {self.size / 1e9:.2f} GB: {verdict} ({said})", flush=True)
+
+
+def measure(folder: Path, layers: int, dtype: str, workers: int, rounds: int) -> Model:
+    """So many rounds over one model."""
     model, out = folder / "model", folder / "out"
     model.mkdir()
     largest = write_checkpoint(model, layers, dtype)
-    size = (model / "model.safetensors").stat().st_size
-    os.sync()
-    seconds, peaks = dict[str, float](), dict[str, int]()
-    for _ in range(turns):
+    rows = {name: Row() for name in commands(model, out, workers)}
+    for _ in range(rounds):
         for name, command in commands(model, out, workers).items():
-            took, peak = timed(command)
-            seconds[name], peaks[name] = min(took, seconds.get(name, took)), max(peak, peaks.get(name, 0))
+            os.sync()   # what went before is no burden of this one
+            rows[name].add(*timed(command))
             shutil.rmtree(out)
-    shutil.rmtree(model)
-    copied, theirs = seconds["cp, sync"], peaks["transformers: load, save, sync"]
-    limit = 1.5 * largest * workers + 400e6
-    for name, took in seconds.items():
-        peak = f"{peaks[name] / 1e6:.0f} | {theirs / peaks[name]:.1f}" if "cp" not in name else " | "
-        print(f"| {size / 1e9:.2f} | {name} | {took:.2f} | {took / copied:.2f} | {peak} |", flush=True)
-    print(f"| | allowed | {1.5 * copied:.2f} | 1.50 | {limit / 1e6:.0f} | 5.0 |", flush=True)
+    return Model((model / "model.safetensors").stat().st_size, 1.5 * largest * workers + 400e6, rows)
 
 
 def main() -> None:
@@ -66,13 +118,19 @@ def main() -> None:
     parser.add_argument("--layers", type=int, nargs="+", default=[4, 22, 41])
     parser.add_argument("--dtype", choices=BYTES, default="bfloat16")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="where to work (a temporary folder of its own by default)")
     options = parser.parse_args()
-    print("| GB | command | s | x cp | peak RSS MB | transformers' is x |\n|---:|---|---:|---:|---:|---:|")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)   # modules are compiled once, as where they are installed
+    print("| GB | command | best s | x cp | x cp, median of rounds | peak RSS MB | transformers' is x |")
+    print("|---:|---|---:|---:|---:|---:|---:|", flush=True)
+    models = list[Model]()
     for layers in options.layers:
         with tempfile.TemporaryDirectory(dir=options.folder) as name:
-            measure(Path(name), layers, options.dtype, options.workers, options.turns)
+            models.append(measure(Path(name), layers, options.dtype, options.workers, options.rounds))
+            models[-1].show()
+    for model in models[1:] or models:
+        model.judge(models[0])
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from trtc.frontend.config import DecoderConfig, Keys
 from trtc.frontend.decoder import Limits, build_decoder
 from trtc.frontend.sources.mapped import MappedSource
 from trtc.frontend.sources.tar import Member
+from trtc.frontend.sources.written import Written
 from trtc.frontend.weights import Expression, Weights
 from trtc.ir.errors import nearest
 from trtc.ir.graph import Graph
@@ -54,7 +55,7 @@ class Compilable(Protocol):
     @property
     def dtype(self) -> str: ...
     @property
-    def tokenizer_files(self) -> Sequence[Path | Member]: ...
+    def tokenizer_files(self) -> Sequence[Path | Member | Written]: ...
     @property
     def generation(self) -> dict[str, Any]: ...
     def graph(self, limits: Limits, dtype: DType, *, all_logits: bool = False) -> Graph: ...
@@ -80,7 +81,7 @@ class Checkpoint:
     source: MappedSource
     expression: Expression
     tokens: Callable[[], dict[str, Any]]
-    packed: tuple[Member, ...] = ()
+    packed: tuple[Member | Written, ...] = ()
 
     @property
     def dtype(self) -> str:
@@ -97,8 +98,11 @@ class Checkpoint:
         return build_decoder(self.config, weights, limits, dtype, all_logits=all_logits)
 
     @property
-    def tokenizer_files(self) -> list[Path | Member]:
-        return [*self.packed, *tokenizer_files(self.folder)]
+    def tokenizer_files(self) -> list[Path | Member | Written]:
+        """Those in another file, and those that lie beside but are not made of what these are made of."""
+        names = {file.name for file in self.packed}
+        made = {"tokenizer.model"} if "tokenizer.json" in names else set[str]()
+        return [*self.packed, *(f for f in tokenizer_files(self.folder) if f.name not in names | made)]
 
     @property
     def generation(self) -> dict[str, Any]:

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 from trtc.errors import TrtcError
-from trtc.frontend import deepspeed, gguf, huggingface, jax, meta, nemo, trtllm
 from trtc.frontend.checkpoint import Compilable, Format
-from trtc.frontend.onnx import checkpoint as onnx
 from trtc.ir.errors import nearest
 
-FORMATS: dict[str, Format] = {
-    "trtllm": trtllm.FORMAT,   # its config.json, too, would make it one of Hugging Face's
-    "huggingface": huggingface.FORMAT,
-    "deepspeed": deepspeed.FORMAT,
-    "jax": jax.FORMAT,
-    "meta": meta.FORMAT,
-    "nemo": nemo.FORMAT,
-    "gguf": gguf.FORMAT,
-    "onnx": onnx.FORMAT,
+FORMATS = {
+    "trtllm": "trtllm",   # its config.json, too, would make it one of Hugging Face's
+    "huggingface": "huggingface",
+    "deepspeed": "deepspeed",
+    "jax": "jax",
+    "meta": "meta",
+    "nemo": "nemo",
+    "gguf": "gguf",
+    "onnx": "onnx.checkpoint",
 }
-"""By name, in the order in which they are looked for."""
+"""Modules of trtc.frontend by name, in the order in which they are looked for; each is imported when it is asked."""
 SOURCES: dict[str, tuple[str, ...]] = {
     "auto": tuple(FORMATS),
     "hf": ("huggingface",),
@@ -40,9 +39,13 @@ def open_checkpoint(path: str | Path, form: str = "auto") -> Compilable:
     """
     if form not in SOURCES:
         raise TrtcError(f"source is {form}, but must be one of {', '.join(SOURCES)}", *nearest(form, SOURCES))
-    place, meant = Path(path), [FORMATS[name] for name in SOURCES[form]]
-    found = meant[0] if len(meant) == 1 else next((one for one in meant if one.finds(place)), None)
+    place, meant = Path(path), SOURCES[form]
+    found = _format(meant[0]) if len(meant) == 1 else next((f for f in map(_format, meant) if f.finds(place)), None)
     if found is None and not place.is_dir():
-        signs = " or ".join(dict.fromkeys(one.sign for one in meant))
+        signs = " or ".join(dict.fromkeys(_format(name).sign for name in meant))
         raise TrtcError(f"{path} is no directory", f"help: give the directory that holds {signs}, and the weights")
-    return (found or huggingface.FORMAT).open(place)
+    return (found or _format("huggingface")).open(place)
+
+
+def _format(name: str) -> Format:
+    return import_module(f"trtc.frontend.{FORMATS[name]}").FORMAT

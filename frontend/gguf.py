@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from trtc.errors import TrtcError
 from trtc.frontend.checkpoint import Checkpoint, Format
 from trtc.frontend.config import Keys
 from trtc.frontend.families import family_of
 from trtc.frontend.gguf_models import ARCHITECTURES, NEEDED, WITH_EXPERTS, Translation
+from trtc.frontend.gguf_rope import rope_keys
+from trtc.frontend.gguf_tokenizer import tokenizer_of
 from trtc.frontend.meta import in_halves
 from trtc.frontend.quantized.ggml import DEQUANTIZE, Bytes
 from trtc.frontend.sources.gguf import BLOCKS, GgufSource
@@ -29,9 +29,6 @@ from trtc.ir.types import f32, u8
 
 PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
 SIZES = {name: (size, width) for name, size, width in BLOCKS.values()}
-FREQUENCIES = "rope_freqs.weight"   # what the frequencies of each pair are divided by, LLaMA 3.1
-LLAMA3 = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
-TRAINED = 8192   # positions, LLaMA 3
 END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
 
 
@@ -51,7 +48,8 @@ def open_gguf(path: Path) -> Checkpoint:
     config = family.config(Keys(raw, files[0]))
     heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads} if form.turned else {}
     expression = translated(named(family.names, config, ()), form, source, heads)
-    return Checkpoint(folder, "gguf", raw, config, source, expression, lambda: _generation(keys))
+    packed = tokenizer_of(keys, folder)
+    return Checkpoint(folder, "gguf", raw, config, source, expression, lambda: _generation(keys), packed)
 
 
 FORMAT = Format("*.gguf", is_gguf, open_gguf)
@@ -93,9 +91,11 @@ def _config(keys: Keys, form: Translation, source: GgufSource) -> dict[str, Any]
     number = {name: keys.positive(f"{prefix}.{name}") for name in NEEDED}
     heads, hidden = number["attention.head_count"], number["embedding_length"]
     size = keys.positive(f"{prefix}.attention.key_length", default=max(1, hidden // heads))
-    for name in ("rope.dimension_count", "attention.value_length"):
-        if (stated := keys.get(int, f"{prefix}.{name}", default=size)) != size:
-            raise keys.wrong(f"{prefix}.{name}", stated, f"{size}, the size of a head")
+    turned = keys.positive(f"{prefix}.rope.dimension_count", default=size)
+    if turned > size or (turned != size and not form.partial):
+        raise keys.wrong(f"{prefix}.rope.dimension_count", turned, f"{size}, the size of a head")
+    if (value_size := keys.get(int, f"{prefix}.attention.value_length", default=size)) != size:
+        raise keys.wrong(f"{prefix}.attention.value_length", value_size, f"{size}, the size of a head")
     kinds = {entry.dtype for entry in source.entries.values()}
     names = {theirs: f"{prefix}.{ours}" for ours, theirs in form.keys.items()}
     return {
@@ -107,36 +107,9 @@ def _config(keys: Keys, form: Translation, source: GgufSource) -> dict[str, Any]
         **{theirs: tensor in source for theirs, tensor in form.shown.items()},
         **(form.stated(size, number) if form.stated else {}),
         **{theirs: keys.values[ours] for theirs, ours in names.items() if ours in keys.values},
-        **_rope(keys, prefix, size, source),
+        **({"partial_rotary_factor": turned / size} if form.partial else {}),
+        **rope_keys(keys, prefix, turned, source),
     }
-
-
-def _rope(keys: Keys, prefix: str, size: int, source: GgufSource) -> dict[str, Any]:
-    """The scaling of rotary positions: of the metadata, or LLaMA 3's, whose factors are a tensor."""
-    if FREQUENCIES in source:
-        return {"rope_scaling": _llama3(keys, prefix, size, source)}
-    name = f"{prefix}.rope.scaling"
-    kind = keys.choice(f"{name}.type", ("none", "linear", "yarn"), default="none")
-    if kind == "none":
-        return {}
-    scaling = {"rope_type": kind, "factor": keys.above(0, f"{name}.factor")}
-    trained = keys.values.get(f"{name}.original_context_length")
-    return {"rope_scaling": scaling | ({"original_max_position_embeddings": trained} if trained else {})}
-
-
-def _llama3(keys: Keys, prefix: str, size: int, source: GgufSource) -> dict[str, Any]:
-    """The scaling whose factors these are; an error if they are no LLaMA's."""
-    factors, base = source[FREQUENCIES], keys.above(1, f"{prefix}.rope.freq_base", default=10000.0)
-    factor, fits = 0.0, False
-    if factors.shape == (size // 2,):
-        with np.errstate(all="ignore"):
-            factor = float(factors.max(initial=0))
-            waves = 2 * math.pi * base ** (np.arange(0, size, 2) / size)
-            part = np.clip((TRAINED / waves - 1) / 3, 0, 1)
-            fits = np.allclose(factors, 1 / ((1 - part) / factor + part), rtol=1e-3)
-    if not fits:
-        raise TrtcError(f"{keys.file}: tensor {FREQUENCIES} has other factors than LLaMA 3.1, but must have its own")
-    return {**LLAMA3, "factor": factor, "original_max_position_embeddings": TRAINED}
 
 
 def translated(plain: Expression, form: Translation, source: GgufSource, heads: Mapping[str, int]) -> Expression:
@@ -150,7 +123,9 @@ def translated(plain: Expression, form: Translation, source: GgufSource, heads: 
     def expression(role: str, shape: tuple[int, ...], fetch: Fetch) -> Value:
         def fetch_translated(key: str, *sizes: int) -> Value:
             name, expert = form.tensor(key)
-            x, part = _stored(source, fetch, name, sizes, expert), name.split(".")[-2]
+            if expert >= 0 and (alone := name.replace("_exps.", f".{expert}.")) in source:
+                name, expert = alone, -1   # as files of 2023 keep them
+            x, part = _stored(source, fetch, name, sizes, expert), name.split(".")[2 if name.startswith("blk.") else 0]
             if part in heads:
                 return Reshape(in_halves(x, heads[part], sizes[0], math.prod(sizes[1:])), sizes)
             if form.offset and part.endswith("norm"):

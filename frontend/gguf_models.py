@@ -43,6 +43,7 @@ class Translation:
     Args:
         architecture: as config.json names it.
         turned: rows of q and k lie with the pairs of a rotation side by side.
+        partial: a part of a head may turn.
         offset: what the weights of norms are stored with on top.
         more: keys besides KEYS, less the architecture's name and a dot, with Hugging Face's.
         parts: tensors of a layer otherwise named than in PARTS.
@@ -52,6 +53,7 @@ class Translation:
 
     architecture: str
     turned: bool = False
+    partial: bool = False
     offset: float = 0.0
     more: Mapping[str, str] = field(default_factory=dict[str, str])
     parts: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -95,6 +97,9 @@ ARCHITECTURES = {
         "attention.sliding_window": "sliding_window", "attn_logit_softcapping": "attn_logit_softcapping",
         "final_logit_softcapping": "final_logit_softcapping",
     }, stated=_gemma2),
+    "phi3": Translation("Phi3ForCausalLM", partial=True, more={"attention.sliding_window": "sliding_window"}, parts={
+        "self_attn.qkv_proj": "attn_qkv", "mlp.gate_up_proj": "ffn_up",
+    }),
     "olmo2": Translation("Olmo2ForCausalLM", parts=AROUND),
     "granite": Translation("GraniteForCausalLM", turned=True, shown=BIASES, more={
         "embedding_scale": "embedding_multiplier", "attention.scale": "attention_multiplier",

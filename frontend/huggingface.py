@@ -81,11 +81,15 @@ def _architecture(raw: dict[str, Any]) -> str:
 
 
 def _quantization(folder: Path, raw: dict[str, Any]) -> Keys | None:
-    """How the weights are quantised, as config.json says it, or a file of ModelOpt beside it."""
-    if stated := Keys(raw, "config.json").section("quantization_config", "compression_config"):
+    """How the weights are quantised, as config.json says it, or a file of ModelOpt beside it, which says more."""
+    stated = Keys(raw, "config.json").section("quantization_config", "compression_config")
+    if stated and "quant_method" in stated.values:
         return stated
-    file = folder / "hf_quant_config.json"
-    stated = Keys(read_json(file), file.name).section("quantization") if file.is_file() else None
+    file, producer = folder / "hf_quant_config.json", stated and stated.section("producer")
+    if file.is_file():
+        stated = Keys(read_json(file), file.name).section("quantization")
+    elif not producer or producer.values.get("name") != "modelopt":   # whose first versions named no method
+        return stated
     return stated and stated.over(quant_method="modelopt")
 
 

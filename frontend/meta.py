@@ -14,6 +14,7 @@ from trtc.frontend.checkpoint import Checkpoint, Format, holds, read_json
 from trtc.frontend.config import DecoderConfig, Keys, RopeConfig
 from trtc.frontend.rope import MAX_DIM
 from trtc.frontend.sources.torch_zip import TorchSource
+from trtc.frontend.tiktoken import FILE, is_tiktoken, read_ranks, tokenizer_of
 from trtc.frontend.weights import Wanted, named
 from trtc.ir.op import Value
 from trtc.ir.ops import Concat, Reshape, Transpose
@@ -86,9 +87,11 @@ def open_meta(folder: Path) -> Checkpoint:
     config = meta_config(keys, len(files), rows if axis else rows * len(files))
     heads = {".wq": config.num_attention_heads, ".wk": config.num_key_value_heads}
     names = {role: Join(prefixes, axis, key, heads.get(key[-3:], 0)) for role, key in KEYS.items()}
-    return Checkpoint(
-        folder, "meta", raw, config, source, named(names, config, source), lambda: _generation(config.vocab_size)
-    )
+    ranks = read_ranks(folder / FILE) if is_tiktoken(folder) else {}
+    packed = tokenizer_of(ranks, config.vocab_size, later=config.rope.kind == "llama3") if ranks else ()
+    first = len(ranks) or (LLAMA3_WORDS if config.vocab_size > LLAMA3_WORDS else 0)
+    weights = named(names, config, source)
+    return Checkpoint(folder, "meta", raw, config, source, weights, lambda: _generation(first), packed)
 
 
 FORMAT = Format("params.json", holds("params.json"), open_meta)
@@ -190,9 +193,13 @@ def _positions(rope: RopeConfig, eps: float) -> int:
     return 4096 if eps == 1e-5 else 2048   # 2; 1
 
 
-def _generation(words: int) -> dict[str, Any]:
-    """The ids that Meta's tokenizers have: that of LLaMA 3, else SentencePiece's."""
-    if words > LLAMA3_WORDS:
-        eos = [LLAMA3_WORDS + 1, LLAMA3_WORDS + 8, LLAMA3_WORDS + 9]   # end of text, of message, of turn
-        return {"bos_token_id": LLAMA3_WORDS, "eos_token_ids": eos, "pad_token_id": None}
+def _generation(first: int) -> dict[str, Any]:
+    """The ids that Meta's tokenizers have: that of LLaMA 3, else SentencePiece's.
+
+    Args:
+        first: of the special tokens of LLaMA 3; 0 for none.
+    """
+    if first:
+        eos = [first + 1, first + 8, first + 9]   # end of text, of message, of turn
+        return {"bos_token_id": first, "eos_token_ids": eos, "pad_token_id": None}
     return {"bos_token_id": 1, "eos_token_ids": [2], "pad_token_id": None}

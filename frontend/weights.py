@@ -139,6 +139,12 @@ def through(weights: Expression, tensors: Expression) -> Expression:
     return expression
 
 
+def mismatch(key: str, have: TensorType, shape: tuple[int, ...]) -> TrtcError:
+    """The error where a tensor has another shape than the config asks for."""
+    want, note = TensorType(have.dtype, shape), "help: the tensors and the config are of different models"
+    return TrtcError(f"tensor {key} is {have}, but the config asks for {want}", note)
+
+
 def joined(source: Source, pieces: Mapping[str, Pieces]) -> Expression:
     """The tensors of a source by key; those in pieces are ``reshape(concat(pieces))``."""
 
@@ -147,9 +153,7 @@ def joined(source: Source, pieces: Mapping[str, Pieces]) -> Expression:
             return fetch(key, *shape)
         stored, types = pieces[key], [source.type(part) for part in pieces[key].keys]
         if stored.shape != shape:
-            have, want = (TensorType(types[0].dtype, sizes) for sizes in (stored.shape, shape))
-            note = "help: the tensors and the config are of different models"
-            raise TrtcError(f"tensor {key} is {have}, but the config asks for {want}", note)
+            raise mismatch(key, TensorType(types[0].dtype, stored.shape), shape)
         parts = tuple(fetch(part, *type.shape) for part, type in zip(stored.keys, types, strict=True))
         return Reshape(Concat(parts, 0), shape)
 

@@ -19,6 +19,8 @@ DIVISIONS: dict[str, Division] = {
 """By the last name of a module: ``transformer.layers.0.attention.q``, say. Ranks have all of every other weight."""
 QUERY = ("q", "q_layernorm", "q_b", "kv_b", "dense")
 """What belongs to heads of queries."""
+EXPERTS = ("fc", "gate", "proj")
+"""Modules whose weights, where they have an axis more, are those of all experts."""
 KEY_VALUE = ("k", "v", "k_layernorm")
 """What belongs to heads of keys and values, of which there may be fewer than ranks: several ranks have the same one."""
 
@@ -37,6 +39,12 @@ def divided_axis(role: str, shape: tuple[int, ...], head_size: int) -> int | Non
     if name.endswith("layernorm") and shape == (head_size,):
         return None
     return max(len(shape) - 2, 0) if division == "outputs" and kind == "weight" else len(shape) - 1
+
+
+def is_of_experts(role: str, shape: tuple[int, ...]) -> bool:
+    """Whether a weight is those of all experts, [E, out, in], which may be spread over ranks whole."""
+    module, _, kind = role.rpartition(".")
+    return kind == "weight" and len(shape) == 3 and module.rpartition(".")[2] in EXPERTS
 
 
 def share(size: int, units: int, rank: int, ranks: int) -> tuple[int, int]:

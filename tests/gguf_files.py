@@ -44,8 +44,15 @@ def permute(rows: Array, heads: int) -> Array:
     return rows.reshape(heads, 2, len(rows) // heads // 2, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
 
 
-def write(case: Case, arch: str, kinds: tuple[str, ...], folder: Path, parts: int = 1) -> tuple[Path, Path]:
-    """The model in a GGUF file, its matrices in turn of these kinds, and in a folder of transformers."""
+def write(
+    case: Case, arch: str, kinds: tuple[str, ...], folder: Path, parts: int = 1, model: bytes = b"", alone: bool = False
+) -> tuple[Path, Path]:
+    """The model in a GGUF file, its matrices in turn of these kinds, and in a folder of transformers.
+
+    Args:
+        model: of sentencepiece, whose vocabulary is the model's.
+        alone: each expert has tensors of its own, as in files of 2023.
+    """
     plain = models.write(case, folder / "plain")
     config: dict[str, Any] = json.loads((plain / "config.json").read_text())
     tensors = {key: tensor.float().numpy() for key, tensor in load(plain / "model.safetensors").items()}
@@ -53,6 +60,7 @@ def write(case: Case, arch: str, kinds: tuple[str, ...], folder: Path, parts: in
     experts = _stack_experts(tensors)
     meant: dict[str, Array] = {}
     writers = [_writer(arch, config, part, parts, len(tensors), folder) for part in range(parts)]
+    _tokens(writers[0], config["vocab_size"], model)
     matrices = 0
     for n, (key, tensor) in enumerate(tensors.items()):
         meant[key] = tensor
@@ -66,7 +74,15 @@ def write(case: Case, arch: str, kinds: tuple[str, ...], folder: Path, parts: in
         if arch.startswith("GEMMA") and "norm" in key:
             made = made + 1
         name = names.get_name(key, try_suffixes=(".weight", ".bias"))
-        writers[n * parts // len(tensors)].add_tensor(name, np.ascontiguousarray(made), raw_dtype=KINDS[kind])
+        named = {name: made}
+        if alone and "_exps" in name:
+            named = {name.replace("_exps", f".{e}"): one for e, one in enumerate(made)}
+        for name, array in named.items():
+            writers[n * parts // len(tensors)].add_tensor(name, np.ascontiguousarray(array), raw_dtype=KINDS[kind])
+    if config["rope_parameters"]["rope_type"] == "longrope":
+        for part in ("long", "short"):
+            factors = np.array(config["rope_parameters"][f"{part}_factor"], np.float32)
+            writers[0].add_tensor(f"rope_factors_{part}.weight", factors)
     if config["rope_parameters"]["rope_type"] == "llama3":
         writers[0].add_tensor("rope_freqs.weight", _factors(config))
     for writer in writers:
@@ -130,8 +146,9 @@ def _metadata(writer: Any, config: dict[str, Any]) -> None:
         ("context_length", config["max_position_embeddings"]), ("embedding_length", config["hidden_size"]),
         ("block_count", config["num_hidden_layers"]), ("feed_forward_length", config["intermediate_size"]),
         ("head_count", config["num_attention_heads"]), ("head_count_kv", config["num_key_value_heads"]),
-        ("rope_freq_base", rope["rope_theta"]), ("rope_dimension_count", head), ("key_length", head),
-        ("value_length", head), ("vocab_size", config["vocab_size"]),
+        ("rope_freq_base", rope["rope_theta"]), ("key_length", head),
+        ("rope_dimension_count", int(head * rope.get("partial_rotary_factor", 1.0))), ("value_length", head),
+        ("vocab_size", config["vocab_size"]),
         ("layer_norm_rms_eps", config.get("rms_norm_eps")), ("layer_norm_eps", config.get("norm_epsilon")),
         ("attn_logit_softcapping", config.get("attn_logit_softcapping")),
         ("final_logit_softcapping", config.get("final_logit_softcapping")),
@@ -148,8 +165,22 @@ def _metadata(writer: Any, config: dict[str, Any]) -> None:
     if rope["rope_type"] in ("yarn", "linear"):
         writer.add_rope_scaling_type(gguf.RopeScalingType(rope["rope_type"]))
         writer.add_rope_scaling_factor(rope["factor"])
+    if rope["rope_type"] == "longrope":
+        scale = config["max_position_embeddings"] / config["original_max_position_embeddings"]
+        factor = math.sqrt(1 + math.log(scale) / math.log(config["original_max_position_embeddings"]))
+        writer.add_rope_scaling_attn_factors(factor)
+        writer.add_rope_scaling_orig_ctx_len(config["original_max_position_embeddings"])
     if rope["rope_type"] == "yarn":
         writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
+
+
+def _tokens(writer: Any, count: int, model: bytes) -> None:
+    """The vocabulary; words of no meaning where there is none."""
     writer.add_tokenizer_model("llama")
-    writer.add_token_list([f"word {n}" for n in range(config["vocab_size"])])
-    writer.add_token_scores([0.0] * config["vocab_size"])
+    words: Any = import_module("sentencepiece").SentencePieceProcessor(model_proto=model) if model else None
+    writer.add_token_list([words.id_to_piece(n) if words else f"word {n}" for n in range(count)])
+    writer.add_token_scores([words.get_score(n) if words else 0.0 for n in range(count)])
+    if words:
+        kinds = [6 if words.is_byte(n) else 2 if words.is_unknown(n) else 3 if words.is_control(n) else 1
+                 for n in range(count)]   # fmt: skip
+        writer.add_token_types(kinds)

@@ -17,9 +17,11 @@ import numpy.typing as npt
 import pytest
 from published import THEIRS, republish
 
+from trtc import converter
 from trtc.frontend import Checkpoint, open_checkpoint
 from trtc.frontend.sources.mapped import MappedSource
 from trtc.ir.graph import Graph
+from trtc.ir.materialize import materialize
 from trtc.ir.types import evaluate
 from trtc.runtime.bundle import EngineBundle
 from trtc.runtime.options import SessionOptions
@@ -216,6 +218,13 @@ def opened(path: Path) -> Checkpoint:
     checkpoint = open_checkpoint(path)
     assert isinstance(checkpoint, Checkpoint)
     return checkpoint
+
+
+def weights_of_model(path: Path) -> dict[str, Any]:
+    """Each weight that the decoder asks for, by role, as the checkpoint there has it."""
+    checkpoint = opened(path)
+    found = converter.recorded(checkpoint)
+    return {role: np.ascontiguousarray(materialize(value, checkpoint.source)) for role, value in found.items()}
 
 
 def tokens(case: Case, seed: int = 1) -> list[Ints]:

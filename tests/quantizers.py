@@ -7,9 +7,11 @@ package itself.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -146,6 +148,19 @@ def fp8_whole(rows: bool = False) -> Callable[[Any], Made]:
     return make
 
 
+def fp8_blocks_of_modelopt(weight: Any) -> Made:
+    """FP8_PB_WO: blocks of 128 x 128, a scale each in [rows, 1, columns, 1]."""
+    tensors, meant = fp8_blocks(128, 128)(weight)
+    return {"weight": tensors["weight"], "weight_scale": tensors["weight_scale_inv"][:, None, :, None]}, meant
+
+
+def modelopt_w4a8(weight: Any) -> Made:
+    """W4A8_AWQ: as W4A16_AWQ; weight_scale_2, by which the first is divided as 8-bit floats, is in it already."""
+    tensors, meant = modelopt_awq(weight)
+    second = tensors["weight_scale"].max() / 448
+    return {**tensors, "weight_scale_2": second, "input_scale": torch.tensor(0.1)}, meant
+
+
 def nvfp4(weight: Any) -> Made:
     """NVFP4QTensor: weight_scale_2 = amax / (6 * 448), weight_scale = block's amax / 6 / weight_scale_2 as e4m3."""
     blocks = weight.reshape(weight.shape[0], -1, 16)
@@ -263,7 +278,30 @@ SCHEMES: dict[str, Scheme] = {
     "modelopt-fp8-rows": Scheme(
         {"quant_method": "modelopt", "quant_algo": "FP8_PER_CHANNEL_PER_TOKEN"}, fp8_whole(rows=True)
     ),
+    "modelopt-fp8-blocks": Scheme({"quant_method": "modelopt", "quant_algo": "FP8_PB_WO"}, fp8_blocks_of_modelopt),
+    "modelopt-w4a8": Scheme({"quant_method": "modelopt", "quant_algo": "W4A8_AWQ", "group_size": 16}, modelopt_w4a8),
     "modelopt-nvfp4": Scheme({"quant_method": "modelopt", "quant_algo": "NVFP4", "group_size": 16}, nvfp4),
     "modelopt-awq": Scheme({"quant_method": "modelopt", "quant_algo": "W4A16_AWQ", "group_size": 16}, modelopt_awq),
     "modelopt-smoothquant": Scheme({"quant_method": "modelopt", "quant_algo": "W8A8_SQ_PER_CHANNEL"}, smooth_quant),
 }   # fmt: skip
+
+
+def quantise(scheme: Scheme, plain: Path, folder: Path) -> dict[str, Any]:
+    """The model of a folder in another, quantised. Gives what its weights mean, by key."""
+    tensors: dict[str, Any] = import_module("safetensors.torch").load_file(plain / "model.safetensors")
+    kept, meant = dict[str, Any](), dict[str, Any]()
+    for key, tensor in tensors.items():
+        if not key.endswith("_proj.weight") and ".experts." not in key:
+            kept[key] = tensor
+            continue
+        made, meant[key] = scheme.make(tensor.float())
+        kept |= {key.removesuffix("weight") + name: part.contiguous() for name, part in made.items()}
+    folder.mkdir()
+    import_module("safetensors.torch").save_file(kept, folder / "model.safetensors")
+    config = json.loads((plain / "config.json").read_text())
+    if scheme.file:
+        (folder / scheme.file).write_text(json.dumps({"producer": {}, "quantization": scheme.config}))
+    else:
+        config["quantization_config"] = scheme.config
+    (folder / "config.json").write_text(json.dumps(config))
+    return meant

@@ -7,10 +7,12 @@ import json
 import os
 import shutil
 import struct
+import time
 import tracemalloc
 from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import models
@@ -19,12 +21,12 @@ import pytest
 from models import KNOWN, LIMITS, Case
 
 import trtc
-from trtc import converter, work_folder
+from trtc import work_folder
 from trtc.compiler import read_model
 from trtc.errors import TrtcError
 from trtc.frontend import SOURCES
+from trtc.frontend.sources.safetensors import SafetensorsSource
 from trtc.frontend.trtllm import writer
-from trtc.ir.materialize import materialize
 
 load: Any = import_module("safetensors.numpy").load_file
 for module in Path(__file__).parent.glob("*cases*.py"):
@@ -62,17 +64,10 @@ def test_there_and_back_again(case: Case, tmp_path: Path) -> None:
     four = convert(one, tmp_path / "four", tp_size=4)
     assert contents(four) == contents(convert(source, tmp_path / "direct", tp_size=4))
     if not models.opened(source).config.embedding_dim:   # or the format has other weights
-        expected, found = weights_of_model(source), weights_of_model(two)
+        expected, found = models.weights_of_model(source), models.weights_of_model(two)
         assert expected.keys() == found.keys()
         for role, array in found.items():   # in f32, which all fit in: routers are stored so
             np.testing.assert_array_equal(array.astype(np.float32), expected[role].astype(np.float32), err_msg=role)
-
-
-def weights_of_model(folder: Path) -> dict[str, Any]:
-    """Each weight that the decoder asks for, by role, as the checkpoint has it."""
-    checkpoint = models.opened(folder)
-    found = converter.recorded(checkpoint)
-    return {role: np.ascontiguousarray(materialize(value, checkpoint.source)) for role, value in found.items()}
 
 
 def test_every_family_that_has_cases_is_converted() -> None:
@@ -243,8 +238,12 @@ class Stop(KeyboardInterrupt):
 
 def stopped(source: Path, out: Path, after: int, **options: Any) -> Path:
     """A conversion interrupted after so many bytes; what it left."""
+    stops: list[int] = []
+
     def stop(phase: str, done: int, total: int) -> None:
         if done > after:
+            time.sleep(0.2 if stops else 0)   # in which the main thread hears of the first
+            stops.append(done)
             raise Stop
 
     with pytest.raises(Stop):
@@ -332,12 +331,15 @@ def test_the_disk_is_looked_at_first(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("home", "name", "dtype"), [(os, "copy_file_range", ""), (writer, "write_all", "float16")])
+@pytest.mark.parametrize(
+    ("home", "name", "dtype", "after"),
+    [(os, "copy_file_range", "", 5), (writer, "write_all", "float16", 5), (os, "fsync", "", 1)],
+)
 def test_a_disk_that_fills_up_can_be_gone_on_from(
-    home: Any, name: str, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    home: Any, name: str, dtype: str, after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, out = models.checkpoint("mha"), tmp_path / "ranks"
-    write, left = getattr(home, name), [5]
+    write, left = getattr(home, name), [after]
 
     def full(*arguments: Any) -> Any:
         left[0] -= 1
@@ -385,15 +387,49 @@ def test_models_that_cannot_be_divided(name: str, ranks: int, message: str, tmp_
     assert error_of(models.checkpoint(name), tmp_path / "ranks", tp_size=ranks) == message
 
 
-def test_memory_is_a_few_tensors_whatever_the_model_is(tmp_path: Path) -> None:
-    """What NumPy allocates for copies that are joined by rows: nothing; by columns: a block a worker."""
-    config = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 4, "num_attention_heads": 8}
-    source = models.write(Case("big", config), tmp_path / "model")
+@pytest.mark.parametrize("dtype", ["", "bfloat16"])
+@pytest.mark.parametrize(("model", "layers"), [("Llama", 4), ("Mixtral", 1)])
+def test_memory_is_a_few_tensors_whatever_the_model_is(model: str, layers: int, dtype: str, tmp_path: Path) -> None:
+    """What NumPy allocates for copies that are joined by rows: nothing; for what is cast or joined otherwise: a block
+    a worker, though all experts of a layer are one tensor."""
+    config = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": layers, "num_attention_heads": 8}
+    source = models.write(Case("big", config, model=model), tmp_path / "model")
     size = (source / "model.safetensors").stat().st_size
     tracemalloc.start()
     try:
-        trtc.convert(source, tmp_path / "ranks", tp_size=2)
+        trtc.convert(source, tmp_path / "ranks", tp_size=2, dtype=dtype)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     assert size > 60e6 and peak < 10e6
+
+
+def test_the_source_is_read_once_for_all_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every rank's part of a tensor is written before the next tensor of the file is looked at."""
+    read, looked_at = SafetensorsSource.__getitem__, list[int]()
+
+    def recorded(source: SafetensorsSource, key: str) -> Any:
+        looked_at.append(source.entries[key].start)
+        return read(source, key)
+
+    monkeypatch.setattr(SafetensorsSource, "__getitem__", recorded)
+    trtc.convert(models.checkpoint("mha"), tmp_path / "ranks", tp_size=4, workers=1)
+    embedding_and_head, written = looked_at[:2], looked_at[2:]   # those are compared at first
+    assert len(set(embedding_and_head)) == 2 and len(written) > 50 and written == sorted(written)
+
+
+def test_what_is_written_goes_to_the_disk_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before all is written, and all of it in the end."""
+    sync, sizes, begun = os.fsync, list[int](), Event()
+
+    def synced(file: int) -> None:
+        sizes.append(os.fstat(file).st_size)
+        begun.set()
+        sync(file)
+
+    def wait(phase: str, done: int, total: int) -> None:
+        assert not total / 2 < done < total or begun.wait(60)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    done = trtc.convert(models.checkpoint("mha"), tmp_path / "ranks", tp_size=2, progress=wait)
+    assert sum(sizes[-2:]) == done.bytes

@@ -15,7 +15,7 @@ from trtc.frontend import DTYPES, Checkpoint, Limits, build_decoder, dtype_of, o
 from trtc.frontend.config import DecoderConfig
 from trtc.frontend.sources.mapped import MappedSource
 from trtc.frontend.trtllm import Layout, Mapping, document, rank_tensors
-from trtc.frontend.trtllm.layout import EMBEDDING, HEAD
+from trtc.frontend.trtllm.layout import EMBEDDING, HEAD, spread_of_experts
 from trtc.frontend.trtllm.writer import Writer, tensor_file
 from trtc.frontend.weights import Weights
 from trtc.ir.graph import Graph
@@ -59,6 +59,9 @@ def convert(
     resume: bool = False,
     use_parallel_embedding: bool = False,
     embedding_sharding_dim: int = 0,
+    moe_tp_size: int = 0,
+    moe_ep_size: int = 0,
+    cp_size: int = 1,
     progress: Progress = silent,
 ) -> Converted:
     """Convert a checkpoint; also one of the same format, to other numbers of ranks, without loss.
@@ -67,21 +70,20 @@ def convert(
         path: the checkpoint.
         out: the directory of the new one; a checkpoint that lies there is replaced when the new one is whole.
         dtype: float32, float16 or bfloat16; the checkpoint's own where empty.
-        tp_size: ranks that divide each tensor.
-        pp_size: stages that divide the layers.
+        tp_size, pp_size: ranks that divide each tensor, and stages that divide the layers.
         workers: tensors that are worked on at a time.
         source: the form of the checkpoint; found out with auto.
         resume: go on with what an interrupted call left: what lies there is compared, and written where it differs.
-        use_parallel_embedding: divide the embedding, too: its vocabulary, or its hidden size where
-            ``embedding_sharding_dim`` is 1.
+        use_parallel_embedding, embedding_sharding_dim: divide the embedding, too: 0 its vocabulary, 1 its hidden size.
+        moe_tp_size, moe_ep_size: of tp_size, ranks that divide each expert, and parts that the experts fall into; 0 for
+            what the other leaves, and every rank divides each where both are 0.
+        cp_size: ranks that divide sequences, and share a file.
         progress: told of bytes.
     Errors: a TrtcError where the checkpoint, an option or the disk refuses.
     """
-    checkpoint = open_checkpoint(path, source)
-    if not isinstance(checkpoint, Checkpoint):
-        note = "help: trtc compile takes it as it is"
-        raise TrtcError(f"{path} is a graph of {checkpoint.format}, but a checkpoint is made of named weights", note)
-    mapping = _mapping(checkpoint, tp_size, pp_size, embedding_sharding_dim if use_parallel_embedding else None)
+    checkpoint = _opened(path, source)
+    mapping = Mapping(tp_size, pp_size, embedding_sharding_dim if use_parallel_embedding else None, cp=cp_size)
+    mapping = _spread(mapping, checkpoint, moe_tp_size, moe_ep_size)
     plan = _plan(checkpoint, dtype_of(checkpoint, dtype), mapping)
     with work_folder(Path(out), resume=resume) as folder:
         return _write(plan, folder, workers, progress)
@@ -101,16 +103,27 @@ class Plan:
     tensors: list[dict[str, Value]]
 
 
-def _mapping(checkpoint: Checkpoint, tp: int, pp: int, embedding_axis: int | None) -> Mapping:
+def _opened(path: str | Path, source: str) -> Checkpoint:
+    checkpoint = open_checkpoint(path, source)
+    if not isinstance(checkpoint, Checkpoint):
+        note = "help: trtc compile takes it as it is"
+        raise TrtcError(f"{path} is a graph of {checkpoint.format}, but a checkpoint is made of named weights", note)
+    return checkpoint
+
+
+def _spread(mapping: Mapping, checkpoint: Checkpoint, moe_tp: int, moe_ep: int) -> Mapping:
+    """The mapping, checked, with the parts that the experts of a layer fall into."""
     layers = checkpoint.config.num_hidden_layers
-    for name, number in (("tp_size", tp), ("pp_size", pp)):
+    for name, number in (("tp_size", mapping.tp), ("pp_size", mapping.pp), ("cp_size", mapping.cp)):
         if number < 1:
             raise TrtcError(f"{name} is {number}, but must be at least 1")
-    if pp > layers:
-        raise TrtcError(f"pp_size is {pp}, but must be at most the {layers} layers of the model")
-    if embedding_axis not in (None, 0, 1):
-        raise TrtcError(f"embedding_sharding_dim is {embedding_axis}, but must be 0 or 1")
-    return Mapping(tp, pp, embedding_axis)
+    if mapping.pp > layers:
+        raise TrtcError(f"pp_size is {mapping.pp}, but must be at most the {layers} layers of the model")
+    if mapping.embedding_axis not in (None, 0, 1):
+        raise TrtcError(f"embedding_sharding_dim is {mapping.embedding_axis}, but must be 0 or 1")
+    if moe_ep > 1 and not checkpoint.config.moe:
+        raise TrtcError(f"moe_ep_size is {moe_ep}, but must be 1: the model has no experts")
+    return replace(mapping, moe_ep=spread_of_experts(mapping.tp, moe_tp, moe_ep))
 
 
 def _plan(checkpoint: Checkpoint, dtype: str, mapping: Mapping) -> Plan:
@@ -120,7 +133,7 @@ def _plan(checkpoint: Checkpoint, dtype: str, mapping: Mapping) -> Plan:
     elif _are_equal(weights[EMBEDDED], weights[SCORED], checkpoint.source):
         config = replace(config, tie_word_embeddings=True)
     layout = Layout(config, mapping)
-    ranks = (rank_tensors(layout, weights, DTYPES[dtype], rank) for rank in range(mapping.world))
+    ranks = (rank_tensors(layout, weights, DTYPES[dtype], rank) for rank in range(mapping.files))
     simple = (Canonicalize().run(Graph("rank", (), tensors, {})) for tensors in ranks)
     return Plan(checkpoint, dtype, layout, [dict(graph.outputs) for graph in simple])
 

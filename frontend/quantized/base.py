@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trtc.errors import TrtcError
 from trtc.frontend.config import Keys
 from trtc.frontend.weights import PLAIN, Expression, Fetch, Source
 from trtc.ir.op import Value
-from trtc.ir.ops import Broadcast, Cast, Mul, Reshape, Slice, Sub
+from trtc.ir.ops import Broadcast, Cast, Concat, Mul, Reshape, Slice, Sub
 from trtc.ir.types import DType, f32
 
 
@@ -21,24 +21,39 @@ class Stored:
         stem: their keys, less the last part.
         source: the checkpoint's tensors.
         fetch: makes leaves of them.
+        expert: which one of how many, where the tensors hold the weights of all experts, one behind the other.
     """
 
     stem: str
     source: Source
     fetch: Fetch
+    expert: tuple[int, int] | None = None
 
     def has(self, name: str) -> bool:
         return f"{self.stem}.{name}" in self.source
 
     def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(size for size in self.source.type(f"{self.stem}.{name}").shape if isinstance(size, int))
+        """Of a tensor, or of an expert's part of it."""
+        whole = tuple(size for size in self.source.type(f"{self.stem}.{name}").shape if isinstance(size, int))
+        return whole[1:] if self.expert and whole[:1] == (self.expert[1],) else whole
 
     def dtype(self, name: str) -> DType:
         return self.source.type(f"{self.stem}.{name}").dtype
 
     def __call__(self, name: str, *shape: int, of: tuple[DType, ...] = PLAIN) -> Value:
-        """The tensor of a name, such as ``qweight``, of a shape; an error where it is another."""
-        return self.fetch(f"{self.stem}.{name}", *shape, of=of)
+        """The tensor of a name, such as ``qweight``, of a shape; an error where it is another.
+
+        Of the tensors of experts, an expert's part; all of one that they share.
+        """
+        key = f"{self.stem}.{name}"
+        if self.expert is None or self.source.type(key).shape == shape:
+            return self.fetch(key, *shape, of=of)
+        number, count = self.expert
+        return Reshape(Slice(self.fetch(key, count, *shape, of=of), 0, number, 1), shape)
+
+    def beside(self, module: str) -> Stored:
+        """The tensors of another module of the same rank or file."""
+        return Stored(module, self.source, self.fetch)
 
     def wrong(self, name: str, want: str, *notes: str) -> TrtcError:
         key = f"{self.stem}.{name}"
@@ -64,20 +79,28 @@ def dequantized(plain: Expression, keys: Keys, source: Source) -> Expression:
 
 
 def made_plain(plain: Expression, dequantize: Dequantize, source: Source) -> Expression:
-    """The same weights by role, where ``dequantize`` makes the matrices."""
+    """The same weights by role, where ``dequantize`` makes the matrices, and those of experts one by one."""
 
     def expression(role: str, shape: tuple[int, ...], fetch: Fetch) -> Value:
         def fetch_plain(key: str, *sizes: int) -> Value:
             stem, _, kind = key.rpartition(".")
+            made = None
             if kind == "weight" and len(sizes) == 2:
                 made = dequantize(Stored(stem, source, fetch), *sizes)
-                if made is not None:
-                    return made
-            return fetch(key, *sizes)
+            if kind == "weight" and len(sizes) == 3:
+                made = _experts(dequantize, Stored(stem, source, fetch), *sizes)
+            return fetch(key, *sizes) if made is None else made
 
         return plain(role, shape, fetch_plain)
 
     return expression
+
+
+def _experts(dequantize: Dequantize, stored: Stored, count: int, rows: int, columns: int) -> Value | None:
+    """The weights of all experts of a layer: float[count, rows, columns]."""
+    found = [dequantize(replace(stored, expert=(n, count)), rows, columns) for n in range(count)]
+    each = tuple(Reshape(weight, (1, rows, columns)) for weight in found if weight is not None)
+    return Concat(each, 0) if len(each) == count else None
 
 
 def words(count: int, bits: int, word: int = 32) -> int:

@@ -30,9 +30,10 @@ def matrix(
 ) -> Value:
     """One number for all, or for each row, group of a row, or block: any[r, c]."""
     shape = stored.shape(name)
-    r, c = shape if len(shape) == 2 else (*shape, 1) if len(shape) == 1 else (1, 1)
+    sizes = shape[::2] if len(shape) == 4 and shape[1::2] == (1, 1) else shape   # [r, 1, c, 1], of ModelOpt's blocks
+    r, c = sizes if len(sizes) == 2 else (*sizes, 1) if len(sizes) == 1 else (1, 1)
     cut = block is not None and (r, c) == blocks_of(rows, columns, block)
-    if len(shape) > 2 or not r or not c or (not cut and (rows % r or columns % c)):
+    if len(sizes) > 2 or not r or not c or (not cut and (rows % r or columns % c)):
         raise stored.wrong(name, f"scales of rows, of groups or of blocks of [{rows}, {columns}]")
     x = stored(name, *shape, of=of)
     return x if x.shape == (r, c) else Reshape(x, (r, c))
@@ -42,7 +43,7 @@ def floats_of_4_bits(stored: Stored, name: str, rows: int, columns: int) -> Valu
     """Numbers of E2M1, the even columns in the low halves of bytes: f32[rows, columns] of u8[rows, columns / 2]."""
     if columns % PER_SCALE:
         raise stored.wrong(name, f"of a multiple of {PER_SCALE} columns in all, not {columns}")
-    fields = Unpack(stored(name, rows, columns // 2, of=(u8,)), 4)
+    fields = Unpack(stored(name, rows, columns // 2, of=(u8, i8)), 4)
     return Gather(Constant(E2M1, f32[len(E2M1),]), Cast(fields, i8))
 
 

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from trtc.errors import TrtcError
+from trtc.frontend.sources.deepspeed_rules import Rules, read_rules
 from trtc.frontend.sources.mapped import Entry
 from trtc.frontend.sources.pieces import Flat, Kept, Pieces
 from trtc.frontend.sources.torch_zip import TorchSource, read_torch
@@ -22,10 +24,10 @@ from trtc.frontend.sources.torch_zip import TorchSource, read_torch
 MODEL = re.compile(r"(?:zero_pp_rank_(\d{1,6})_)?mp_rank_(\d{2,6})_model_states\.pt")
 OPTIMIZER = re.compile(r"(?:bf16_)?zero_pp_rank_(\d{1,6})_mp_rank_(\d{2,6})_optim_states\.pt")
 FLAT = ("fp32_flat_groups", "single_partition_of_fp32_groups")   # of ZeRO 3; of 1 and 2
-JOIN = "help: DeepSpeed's ds_to_universal.py joins them; give the folder of what it writes"
 CONSUMED = "the partitions hold {have} elements for group {n}, but its parameters take {want}"
 PASSED_OVER = {("argparse", "Namespace"), ("torch", "device"), ("collections", "defaultdict"), ("_codecs", "encode")}
 MODULES = ("deepspeed.", "numpy.", "megatron.")
+T = TypeVar("T")
 
 
 def passed_over(module: str, name: str) -> bool:
@@ -44,6 +46,8 @@ class DeepSpeedSource(TorchSource):
         super().__init__(folder, [])
         self.files: list[str] = []
         self.kept = Kept()
+        self.ranks: list[Kept] = []
+        self.rules: Rules | None = None
         try:
             read = self._universal if (folder / "zero").is_dir() else self._ranks
             read()
@@ -55,10 +59,16 @@ class DeepSpeedSource(TorchSource):
     def pieces(self) -> dict[str, Pieces]:
         return self.kept.pieces
 
+    @property
+    def names(self) -> set[str]:
+        """Of the parameters, each once."""
+        first = self.ranks[0] if self.ranks else self.kept
+        return {*first.entries, *first.pieces}
+
     def _universal(self) -> None:
         """A folder a parameter, whose fp32.pt has all of it; ZeRO 3's has lost its shape, which others know."""
         ranks = _by_rank(self.folder, MODEL)
-        states = _read(ranks[0]) if ranks else {}
+        states = _read(ranks[0][0]) if ranks else {}
         shapes = {k: v for group in _list(states.get("param_shapes") or []) for k, v in _dict(group).items()}
         for file in sorted(self.folder.glob("zero/*/fp32.pt")):
             self.files.append(str(file.relative_to(self.folder)))
@@ -75,8 +85,22 @@ class DeepSpeedSource(TorchSource):
         models, optimizers = _by_rank(self.folder, MODEL), _by_rank(self.folder, OPTIMIZER)
         if not models:
             raise TrtcError(f"{self.folder} holds no *mp_rank_00_model_states.pt", "help: fetch the weights, too")
+        if optimizers and len(optimizers) != len(models):
+            have = f"the optimizer states of {len(optimizers)} model-parallel ranks, but the model's of {len(models)}"
+            raise TrtcError(f"{self.folder} holds {have}", "help: fetch the others, too")
+        for n, own in enumerate(models):
+            self._rank(own, optimizers[n] if optimizers else [])
+            if len(models) > 1:
+                self.ranks.append(self.kept)
+                self.kept = Kept()
+        for n, kept in enumerate(self.ranks):
+            self.kept.take(f"mp{n}/", kept)
+
+    def _rank(self, models: list[Path], optimizers: list[Path]) -> None:
+        """Keep what one model-parallel rank has."""
         self.files += [file.name for file in (*models, *optimizers)]
         states = [_read(file) for file in models]
+        self.rules = self.rules or read_rules(states[0].get("universal_checkpoint_info"))
         if optimizers:
             every = [_dict(_read(file)["optimizer_state_dict"]) for file in optimizers]
             self._partitions(every, [_dict(group) for group in _list(states[0]["param_shapes"])])
@@ -141,19 +165,23 @@ def _read(file: Path) -> dict[str, Any]:
     return _dict(read_torch(file, inert=passed_over))
 
 
-def _by_rank(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
-    """The files of the ranks, by number; those of further model-parallel ranks are refused."""
-    found: dict[int, Path] = {}
+def _by_rank(folder: Path, pattern: re.Pattern[str]) -> list[list[Path]]:
+    """For each model-parallel rank the files of its data-parallel ranks, by number."""
+    found: dict[int, dict[int, Path]] = {}
     for file in folder.iterdir():
         if match := pattern.fullmatch(file.name):
-            if int(match[2]):
-                raise TrtcError(f"{folder} has several model-parallel ranks, but must have one", JOIN)
-            found[int(match[1] or 0)] = file
+            found.setdefault(int(match[2]), {})[int(match[1] or 0)] = file
+    for own in _in_order(found, folder, lambda own: next(iter(own.values()))):
+        _in_order(own, folder, lambda file: file)
+    return [[own[rank] for rank in sorted(own)] for _, own in sorted(found.items())]
+
+
+def _in_order(found: dict[int, T], folder: Path, name: Callable[[T], Path]) -> list[T]:
     for rank in range(len(found)):
         if rank not in found:
-            known = found[max(found)].name
+            known = name(found[max(found)]).name
             raise TrtcError(f"the file of rank {rank} is missing from {folder}, but {known} is there")
-    return [found[rank] for rank in sorted(found)]
+    return list(found.values())
 
 
 def _dict(value: Any) -> dict[str, Any]:

@@ -68,6 +68,14 @@ class Kept:
         self.entries.update(zip(keys, parts, strict=True))
         self.pieces[key] = Pieces(shape, keys)
 
+    def take(self, before: str, other: Kept) -> None:
+        """All that another one has, with something before its keys."""
+        self.entries |= {f"{before}{key}": entry for key, entry in other.entries.items()}
+        self.pieces |= {
+            f"{before}{key}": Pieces(pieces.shape, tuple(f"{before}{part}" for part in pieces.keys))
+            for key, pieces in other.pieces.items()
+        }   # fmt: skip
+
     def alias(self, key: str, other: str) -> None:
         """The same tensor under another key, too, where it is there."""
         if other in self.pieces:

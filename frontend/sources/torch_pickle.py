@@ -35,15 +35,30 @@ class Inert:
     name: str
 
 
+@dataclass(frozen=True)
+class Kind:
+    """Stands for a class whose objects are kept as `Record`."""
+
+    name: str
+
+
+@dataclass(eq=False)
+class Record:
+    """An object: the name of its class, and its state; each one is a key of its own."""
+
+    kind: str
+    state: Any = None
+
+
 class Machine:
     """Interprets one pickle.
 
-    A value is a number, a text, a tuple, list or dict of values, or what the two functions below return. Keys of
-    dicts are texts and numbers alone: tuples that share tuples could take forever to hash.
+    A value is a number, a text, a tuple, list or dict of values, a record, or what the two functions below return. Keys
+    of dicts are texts, numbers and records alone: tuples that share tuples could take forever to hash.
 
     Args:
-        find: stands for the global of a module and a name; a `Function` where the pickle may call it, an `Inert` where
-            all that is done with it is passed over.
+        find: stands for the global of a module and a name; a `Function` where the pickle may call it, a `Kind` where it
+            may make objects of it, an `Inert` where all that is done with it is passed over.
         persistent: stands for a persistent id.
     """
 
@@ -122,9 +137,9 @@ class Machine:
         self.stack.append(function.call(*cast("tuple[Any, ...]", arguments)))
 
     def _new(self, kind: Any, _: Any) -> None:
-        if not isinstance(kind, Inert):
+        if not isinstance(kind, Inert | Kind):
             raise TypeError(f"a {type(kind).__name__} is no class")
-        self.stack.append(kind)
+        self.stack.append(Record(kind.name) if isinstance(kind, Kind) else kind)
 
     def _extend(self, values: list[Any]) -> None:
         if not isinstance(self.stack[-1], Inert):
@@ -134,13 +149,16 @@ class Machine:
         if isinstance(self.stack[-1], Inert):
             return
         keys, items = values[::2], values[1::2]
-        if not all(isinstance(key, str | int | float) for key in keys):
+        if not all(isinstance(key, str | int | float | Record) for key in keys):
             raise TypeError("the keys of a dict must be texts and numbers")
         cast("dict[Any, Any]", self._last(dict)).update(zip(keys, items, strict=True))
 
     def _build(self, state: Any) -> None:
-        """Attributes of a dict, such as the versions of its modules: of no use here."""
+        """The state of a record; attributes of a dict, such as the versions of its modules, are of no use here."""
         if isinstance(self.stack[-1], Inert):
+            return
+        if isinstance(self.stack[-1], Record):
+            self.stack[-1].state = state
             return
         self._last(dict)
         if not isinstance(state, dict):

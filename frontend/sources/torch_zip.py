@@ -170,7 +170,8 @@ class _Archive:
             have = storage.nbytes // width
             raise ValueError(f"a tensor of {count} elements ends at {first + span}, but its storage has {have}")
         start = self.window.start + storage.start + first * width
-        dense = steps[::-1] == tuple(accumulate(sizes[:0:-1], mul, initial=1))[: len(sizes)]
+        own = tuple(accumulate(sizes[:0:-1], mul, initial=1))[: len(sizes)][::-1]
+        dense = all(step == at or n == 1 for step, at, n in zip(steps, own, sizes, strict=True))
         return Entry(self.file, dtype or storage.dtype, sizes, start, start + span * width, None if dense else steps)
 
     def _tensor_of(self, storage: Any, offset: Any, shape: Any, strides: Any, *more: Any) -> Entry:

@@ -1,88 +1,91 @@
-"""Quantised checkpoints: what makes plain weights of the tensors of a rank, by ``quant_algo``.
-
-What is stored times ``weights_scaling_factor`` is the weight; ``prequant_scaling_factor`` multiplies what goes in, so
-it goes into the columns. Scales of activations and of the KV cache are left to who quantises those.
-Source: TensorRT-LLM 0.21, tensorrt_llm/quantization/layers.py; modelopt/torch/export/quant_utils.py.
-"""
+"""Quantised checkpoints: which layers of a rank are quantised, and by which algorithm they become plain."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
 
 from trtc.errors import TrtcError
+from trtc.frontend.checkpoint import read_json
 from trtc.frontend.config import Keys
 from trtc.frontend.quantized import Dequantize, Stored
-from trtc.frontend.quantized.base import scaled
-from trtc.frontend.quantized.scales import pairs_of_rows, times_columns
+from trtc.frontend.quantized.layers import Patterns
 from trtc.frontend.trtllm.quantization import Quantization, read_quantization
+from trtc.frontend.trtllm.schemes import PLAINLY, SCHEMES, WEIGHT
 from trtc.frontend.weights import PLAIN
 from trtc.ir.op import Value
-from trtc.ir.ops import Bitcast, Reshape
-from trtc.ir.types import f8e4m3, i8
 
-WEIGHT, SCALE, ROW_SCALE, BEFORE = "weight", "weights_scaling_factor", "per_channel_scale", "prequant_scaling_factor"
-PLAINLY = "help: convert the model without quantization"
-Scheme = Callable[[Stored, int, int, Quantization], Value]
-"""The weight float[rows, columns] of tensors that are no plain floats."""
+MIXED, LAYERS, FILE = "MIXED_PRECISION", "quantized_layers", "quant_cfg.json"
+OfLayer = Callable[[str], Quantization | None]
+"""How a layer is quantised, by its name in the rank files; None where it is not."""
 
 
-def dequantizer(keys: Keys) -> Dequantize | None:
+def dequantizer(keys: Keys, folder: Path) -> Dequantize | None:
     """What makes a weight of a rank's tensors; None where config.json says that all are plain.
 
+    Args:
+        keys: of config.json.
+        folder: which holds quant_cfg.json where each layer has an algorithm of its own.
     Errors:
         TrtcError: an algorithm that is not read.
     """
-    quantization = read_quantization(keys.section("quantization"))
-    algo = quantization.quant_algo
-    if algo is None:
+    section = keys.section("quantization") or Keys({}, keys.file, "quantization.")
+    quantization = read_quantization(section)
+    if quantization.quant_algo is None:
         return None
-    if algo not in SCHEMES:
-        want = f"null or one of {', '.join(SCHEMES)}"
-        raise TrtcError(f"{keys.file}: quantization.quant_algo is {algo}, but must be {want}", PLAINLY)
+    of_layer = _mixed(section, folder) if quantization.quant_algo == MIXED else _same(section, quantization)
 
     def dequantize(stored: Stored, rows: int, columns: int) -> Value | None:
-        if stored.dtype(WEIGHT) in PLAIN:   # such as lm_head, or what exclude_modules names
+        found = of_layer(stored.stem.partition("/")[2])
+        if found is None or found.quant_algo is None or _is_plain(stored, rows, columns):
             return None
-        return SCHEMES[algo](stored, rows, columns, quantization)
+        return SCHEMES[found.quant_algo](stored, rows, columns, found)
 
     return dequantize
 
 
-def _fp8(stored: Stored, rows: int, columns: int, _: Quantization) -> Value:
-    return scaled(_floats_of_8_bits(stored, rows, columns), Reshape(stored(SCALE, 1), (1, 1)))
+def _is_plain(stored: Stored, rows: int, columns: int) -> bool:
+    """Whether the weight is floats, such as that of lm_head."""
+    return stored.dtype(WEIGHT) in PLAIN and stored.shape(WEIGHT) == (rows, columns)
 
 
-def _fp8_by_row(stored: Stored, rows: int, columns: int, _: Quantization) -> Value:
-    return scaled(_floats_of_8_bits(stored, rows, columns), Reshape(stored(ROW_SCALE, rows), (rows, 1)))
+def _same(section: Keys, quantization: Quantization) -> OfLayer:
+    """One algorithm for all layers but those that ``exclude_modules`` matches."""
+    _check(section, quantization)
+    excluded = Patterns(quantization.exclude_modules)
+    return lambda name: None if name in excluded else quantization
 
 
-def _floats_of_8_bits(stored: Stored, rows: int, columns: int) -> Value:
-    """As they are, or called integers, as files from before safetensors knew them have them."""
-    q = stored(WEIGHT, rows, columns, of=(f8e4m3, i8))
-    return q if q.dtype == f8e4m3 else Bitcast(q, f8e4m3)
+def _mixed(section: Keys, folder: Path) -> OfLayer:
+    """The algorithm of the first of ``quantized_layers`` that a layer's name matches."""
+    if LAYERS not in section.values:
+        section = Keys(read_json(folder / FILE), FILE)
+    layers: Any = section.values.get(LAYERS)
+    if not isinstance(layers, dict):
+        raise section.wrong(LAYERS, cast("object", layers), "an object, of an algorithm by the name of each layer")
+    found = [_of_layer(section, name, inner) for name, inner in cast("dict[str, Any]", layers).items()]
+    patterns = Patterns(cast("dict[str, Any]", layers))
+
+    def of_layer(name: str) -> Quantization | None:
+        number = patterns.first(name)
+        return None if number is None else found[number]
+
+    return of_layer
 
 
-def _smooth_quant(stored: Stored, rows: int, columns: int, _: Quantization) -> Value:
-    q = stored(WEIGHT, rows, columns, of=(i8,))
-    return times_columns(scaled(q, Reshape(stored(SCALE, rows), (rows, 1))), stored, BEFORE, columns)
+def _of_layer(section: Keys, name: str, inner: object) -> Quantization:
+    prefix = f"{section.prefix}{LAYERS}."
+    if not isinstance(inner, Mapping):
+        raise Keys({}, section.file, prefix).wrong(name, inner, "an object")
+    keys = Keys(cast("Mapping[str, Any]", inner), section.file, f"{prefix}{name}.")
+    quantization = read_quantization(keys)
+    _check(keys, quantization)
+    return quantization
 
 
-def _awq(stored: Stored, rows: int, columns: int, quantization: Quantization) -> Value:
-    size = quantization.group_size
-    if columns % size:
-        raise stored.wrong(WEIGHT, f"of a multiple of group_size, {size}, columns in all, not {columns}")
-    scale = stored(SCALE, rows, columns // size)
-    return times_columns(scaled(pairs_of_rows(stored, WEIGHT, rows, columns), scale), stored, BEFORE, columns)
-
-
-def _weight_only(stored: Stored, rows: int, columns: int, quantization: Quantization) -> Value:
-    """Plain floats alone are read: the engine's builder quantises them."""
-    why = f"the integers of {quantization.quant_algo} are in an order that depends on the GPU"
-    raise stored.wrong(WEIGHT, f"float[{rows}, {columns}]: {why}", PLAINLY)
-
-
-SCHEMES: dict[str, Scheme] = {
-    "FP8": _fp8, "FP8_PER_CHANNEL_PER_TOKEN": _fp8_by_row, "W8A8_SQ_PER_CHANNEL": _smooth_quant, "W4A16_AWQ": _awq,
-    "W8A16": _weight_only, "W4A16": _weight_only,
-}   # fmt: skip
-"""By ``quant_algo``."""
+def _check(keys: Keys, quantization: Quantization) -> None:
+    algo = quantization.quant_algo
+    if algo is not None and algo not in SCHEMES:
+        want = f"null or one of {', '.join(SCHEMES)}"
+        raise TrtcError(f"{keys.file}: {keys.prefix}quant_algo is {algo}, but must be {want}", PLAINLY)

@@ -25,6 +25,8 @@ def document(config: DecoderConfig, dtype: str, mapping: Mapping) -> dict[str, A
     What the decoder is told beyond the format's fields stands under ``trtc``: the fields that differ from defaults.
     """
     ranks = {"world_size": mapping.world, "tp_size": mapping.tp, "pp_size": mapping.pp}
+    ranks |= {"cp_size": mapping.cp} if mapping.cp > 1 else {}
+    ranks |= {"moe_tp_size": mapping.moe_tp, "moe_ep_size": mapping.moe_ep} if mapping.moe_ep > 1 else {}
     found = {
         "architecture": config.architecture,
         "dtype": dtype,

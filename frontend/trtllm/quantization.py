@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 from trtc.errors import TrtcError
 from trtc.frontend.config import Keys
+from trtc.frontend.quantized.layers import names_of_layers
 
 ALGORITHMS = (
     "W8A16", "W4A16", "W8A16_GPTQ", "W4A16_GPTQ", "W4A16_AWQ", "W4A8_AWQ", "W8A8_SQ_PER_CHANNEL",
     "W8A8_SQ_PER_TENSOR_PLUGIN", "W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN", "W8A8_SQ_PER_CHANNEL_PER_TENSOR_PLUGIN",
     "W8A8_SQ_PER_TENSOR_PER_TOKEN_PLUGIN", "FP8", "FP8_PER_CHANNEL_PER_TOKEN", "FP8_BLOCK_SCALES",
-    "W4A8_QSERVE_PER_GROUP", "W4A8_QSERVE_PER_CHANNEL", "NVFP4", "W4A8_NVFP4_FP8", "W4A8_MXFP4_FP8",
+    "W4A8_QSERVE_PER_GROUP", "W4A8_QSERVE_PER_CHANNEL", "NVFP4", "NVFP4_AWQ", "W4A8_NVFP4_FP8", "W4A8_MXFP4_FP8",
     "W4A8_MXFP4_MXFP8", "W4A16_MXFP4", "MIXED_PRECISION", "NO_QUANT",
 )   # fmt: skip
 CACHE_ALGORITHMS = ("INT8", "FP8", "NVFP4", "NO_QUANT")
@@ -39,7 +40,7 @@ class Quantization:
 
 
 def read_quantization(keys: Keys | None) -> Quantization:
-    """The record of a section that the schema has checked: 0.6's flags, 0.8's ``quant_aglo``, or ``quant_algo``."""
+    """The record of a section: 0.6's flags, 0.8's ``quant_aglo``, or ``quant_algo``."""
     keys = keys or Keys({}, "")
     named = any(key in keys.values for key in ("quant_algo", "quant_aglo"))
     algo = _name(keys, ALGORITHMS, "quant_algo", "quant_aglo")
@@ -47,10 +48,10 @@ def read_quantization(keys: Keys | None) -> Quantization:
     return Quantization(
         quant_algo=algo or _of_flags(keys),
         kv_cache_quant_algo=cache or _cache_of_flags(keys),
-        group_size=keys.get(int, "group_size", default=GROUP_SIZE if named else FLAGS_GROUP_SIZE),
+        group_size=keys.positive("group_size", default=GROUP_SIZE if named else FLAGS_GROUP_SIZE),
         has_zero_point=keys.get(bool, "has_zero_point", default=False),
         pre_quant_scale=keys.get(bool, "pre_quant_scale", default=False),
-        exclude_modules=tuple(keys.values.get("exclude_modules") or ()),
+        exclude_modules=names_of_layers(keys, "exclude_modules"),
     )
 
 

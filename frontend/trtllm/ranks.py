@@ -15,14 +15,14 @@ OLDER = {f"{EMBEDDING}.weight": "transformer.embedding.vocab_embedding.weight"}
 """Names that the first checkpoints had."""
 
 
-def rank_tensors(layout: Layout, weights: Mapping[str, Value], dtype: DType, rank: int) -> dict[str, Value]:
-    """The tensors of one rank's file, by name.
+def rank_tensors(layout: Layout, weights: Mapping[str, Value], dtype: DType, file: int) -> dict[str, Value]:
+    """The tensors of one file, by name: of a rank, or of several context-parallel ones.
 
     Args:
         weights: those of the whole model by role, in order of use.
         dtype: what they are stored in, but for routers.
     """
-    stage, place = divmod(rank, layout.mapping.tp)
+    stage, place = divmod(file, layout.mapping.tp)
     found: dict[str, Value] = {}
     last = 0   # what comes before the layers is of the first stage, what comes after them of the last
     for role, weight in weights.items():
@@ -30,14 +30,14 @@ def rank_tensors(layout: Layout, weights: Mapping[str, Value], dtype: DType, ran
         last = layout.mapping.pp - 1 if home else last
         where, name = home or (last, role)
         if where == stage:
-            part, to = _part(weight, layout.cut(role, sizes_of(weight)), place), stored_dtype(role, dtype)
+            part, to = weight, stored_dtype(role, dtype)
+            for cut in layout.cuts(role, sizes_of(weight)):
+                part = _part(part, cut, place)
             found[name] = part if part.dtype == to else Cast(part, to)
     return _merged(layout, found)
 
 
-def _part(weight: Value, cut: Cut | None, place: int) -> Value:
-    if cut is None:
-        return weight
+def _part(weight: Value, cut: Cut, place: int) -> Value:
     shape = sizes_of(weight)
     if missing := cut.size - shape[cut.axis]:
         zeros = TensorType(weight.dtype, (*shape[: cut.axis], missing, *shape[cut.axis + 1 :]))
@@ -69,13 +69,18 @@ class RankWeights:
     keys: Container[str]
 
     def __call__(self, role: str, shape: tuple[int, ...], fetch: Fetch) -> Value:
-        cut, ranks = self.layout.cut(role, shape), self.layout.mapping.tp
+        cuts = self.layout.cuts(role, shape)
         stage, name = self.layout.home(role) or self._outside(role)
-        if cut is None:
-            return self._stored(name, shape, None, 0, stage * ranks, fetch)
-        parts = tuple(self._stored(name, shape, cut, place, stage * ranks + place, fetch) for place in cut.holders)
-        joined = parts[0] if len(parts) == 1 else Concat(parts, cut.axis)
-        return joined if cut.size == shape[cut.axis] else Slice(joined, cut.axis, 0, shape[cut.axis])
+
+        def joined(left: tuple[Cut, ...], place: int) -> Value:
+            if not left:
+                return self._stored(name, shape, cuts, place, stage * self.layout.mapping.tp + place, fetch)
+            cut, *rest = left
+            parts = tuple(joined(tuple(rest), place + holder) for holder in cut.holders)
+            whole = parts[0] if len(parts) == 1 else Concat(parts, cut.axis)
+            return whole if cut.size == shape[cut.axis] else Slice(whole, cut.axis, 0, shape[cut.axis])
+
+        return joined(cuts, 0)
 
     def _outside(self, role: str) -> tuple[int, str]:
         """The stage and the name of a weight outside the layers: the first stage has it, else the last."""
@@ -87,10 +92,10 @@ class RankWeights:
         return 0 if role.startswith(EMBEDDING) else mapping.pp - 1, role
 
     def _stored(
-        self, name: str, shape: tuple[int, ...], cut: Cut | None, place: int, rank: int, fetch: Fetch
+        self, name: str, shape: tuple[int, ...], cuts: tuple[Cut, ...], place: int, rank: int, fetch: Fetch
     ) -> Value:
         """A rank's part of a weight: a tensor of its file, or some rows of one."""
-        own = _resized(shape, cut, place)
+        own = _resized(shape, cuts, place)
         whole, parts = self.layout.container(name, len(shape))
         if not whole or (whole not in parts and f"rank{rank}/{whole}" not in self.keys):
             return fetch(f"rank{rank}/{name}", *own)
@@ -106,11 +111,12 @@ class RankWeights:
         heads = {"q": config.num_attention_heads, "k": config.num_key_value_heads, "v": config.num_key_value_heads}
         size = heads[name] * config.head_dim if name in heads else shape[axis]
         full = (*shape[:axis], size, *shape[axis + 1 :])
-        return _resized(full, self.layout.cut(part, full), place)[axis]
+        return _resized(full, self.layout.cuts(part, full), place)[axis]
 
 
-def _resized(shape: tuple[int, ...], cut: Cut | None, place: int) -> tuple[int, ...]:
-    return (*shape[: cut.axis], cut.share(place)[1], *shape[cut.axis + 1 :]) if cut else shape
+def _resized(shape: tuple[int, ...], cuts: tuple[Cut, ...], place: int) -> tuple[int, ...]:
+    sizes = {cut.axis: cut.share(place)[1] for cut in cuts}
+    return tuple(sizes.get(axis, size) for axis, size in enumerate(shape))
 
 
 def sizes_of(value: Value) -> tuple[int, ...]:

@@ -15,13 +15,15 @@ from trtc.frontend.sources.safetensors import SafetensorsSource
 from trtc.frontend.trtllm.dequantize import dequantizer
 from trtc.frontend.trtllm.document import STANDARD, VERSION
 from trtc.frontend.trtllm.fields import read
-from trtc.frontend.trtllm.layout import HEAD, Layout, Mapping
+from trtc.frontend.trtllm.layout import HEAD, Layout, Mapping, spread_of_experts
 from trtc.frontend.trtllm.ranks import RankWeights
 from trtc.frontend.trtllm.schema import check
 from trtc.frontend.trtllm.translate import huggingface_keys
 from trtc.ir.errors import nearest
 
 CONFIG = "config.json"
+UNSAID = -1   # of the sizes of experts' spread
+EXPERT_PARALLEL = 1   # of moe_tp_mode; 2 is that ranks divide each expert
 ENGINE = ("build_config", "builder_config", "pretrained_config")
 
 
@@ -39,10 +41,10 @@ def open_trtllm(folder: Path) -> Checkpoint:
     raw = _document(folder)
     check(raw, CONFIG)
     keys = Keys(raw, CONFIG)
-    dequantize = dequantizer(keys)
+    dequantize = dequantizer(keys, folder)
     mapping = read_mapping(keys)
     source = SafetensorsSource(folder, _files(folder, mapping), apart=True)
-    config = read_config(keys, has_head=f"rank{mapping.world - mapping.tp}/{HEAD}.weight" in source.entries)
+    config = read_config(keys, has_head=f"rank{mapping.files - mapping.tp}/{HEAD}.weight" in source.entries)
     if config.num_hidden_layers < mapping.pp:
         raise keys.wrong("num_hidden_layers", config.num_hidden_layers, f"at least mapping.pp_size, {mapping.pp}")
     weights = RankWeights(Layout(config, mapping), source.entries)
@@ -67,33 +69,43 @@ def _document(folder: Path) -> dict[str, Any]:
 
 
 def read_mapping(keys: Keys) -> Mapping:
-    """How the ranks share the model; context-parallel ranks share files, so they do not count.
+    """How the ranks share the model; context-parallel ranks share files.
 
     Errors:
-        TrtcError: the sizes do not make up the world, or experts are spread over ranks whole.
+        TrtcError: the sizes do not make up the world, or those of experts tp_size.
     """
     inner = keys.section("mapping") or Keys({}, keys.file, "mapping.")
-    tp, pp, cp, experts = (inner.get(int, f"{name}_size", default=1) for name in ("tp", "pp", "cp", "moe_ep"))
+    tp, pp, cp = (inner.get(int, f"{name}_size", default=1) for name in ("tp", "pp", "cp"))
     world = inner.get(int, "world_size", default=tp * pp * cp)
     if world != tp * pp * cp:
         raise inner.wrong("world_size", world, f"tp_size * pp_size * cp_size, {tp} * {pp} * {cp}")
-    if experts > 1:
-        raise inner.wrong("moe_ep_size", experts, "1: experts that are spread over ranks whole cannot be read yet")
+    if inner.get(int, "moe_cluster_size", default=1) > 1:
+        raise inner.wrong("moe_cluster_size", inner.values["moe_cluster_size"], "1")
+    moe_tp = inner.get(int, "moe_tp_size", default=UNSAID)
+    moe_ep = inner.get(int, "moe_ep_size", default=tp if _spreads_experts(keys) else UNSAID)
+    moe_ep = spread_of_experts(tp, moe_tp, moe_ep, f"{inner.file}: {inner.prefix}")
     parallel = keys.get(bool, "use_parallel_embedding", default=False)
-    return Mapping(tp, pp, keys.get(int, "embedding_sharding_dim", default=0) if parallel else None)
+    return Mapping(tp, pp, keys.get(int, "embedding_sharding_dim", default=0) if parallel else None, moe_ep, cp)
+
+
+def _spreads_experts(keys: Keys) -> bool:
+    """Whether a checkpoint from before there were sizes of it has experts on ranks whole."""
+    mode = keys.get(int, "moe_tp_mode", default=0)
+    inner = keys.section("moe")
+    return (inner.get(int, "tp_mode", default=mode) if inner else mode) == EXPERT_PARALLEL
 
 
 def _files(folder: Path, mapping: Mapping) -> list[str]:
     """The files of all ranks; the config may state any number of them, so the first that is missing ends it."""
     found: list[str] = []
-    while (folder / (name := f"rank{len(found)}.safetensors")).is_file() and len(found) < mapping.world:
+    while (folder / (name := f"rank{len(found)}.safetensors")).is_file() and len(found) < mapping.files:
         found.append(name)
-    if len(found) < mapping.world:
-        ranks = f"{mapping.world} ranks" if mapping.world > 1 else "1 rank"
+    if len(found) < mapping.files:
+        ranks = f"{mapping.files} ranks" if mapping.files > 1 else "1 rank"
         raise TrtcError(f"{name} is missing from {folder}, but {CONFIG} maps {ranks}", "help: fetch it again")
     if (folder / name).exists():
         raise TrtcError(
-            f"{name} lies in {folder}, but {CONFIG} maps ranks 0 to {mapping.world - 1}",
+            f"{name} lies in {folder}, but {CONFIG} maps ranks 0 to {mapping.files - 1}",
             "help: the files are of different checkpoints",
         )
     return found

@@ -31,6 +31,7 @@ ABSENT = {"MistralForCausalLM": {"sliding_window": None}, "MixtralForCausalLM": 
 """What a model is without, where the format says nothing, but Hugging Face's defaults would have it."""
 CAPS = ("attn_logit_softcapping", "final_logit_softcapping")   # null is none, not the family's default
 MOE = {"num_experts": ("num_local_experts", "num_experts"), "top_k": ("num_experts_per_tok",)}
+"""By the key of ``moe``; before there was such an object, ``moe_`` stood before each."""
 
 
 def huggingface_keys(keys: Keys) -> Keys:
@@ -49,7 +50,8 @@ def huggingface_keys(keys: Keys) -> Keys:
         found |= dict.fromkeys(NAMES["rotary_pct"], turned / size) if turned != size else {}
     if scale := keys.get(float, "output_multiplier_scale", default=0.0):
         found["logits_scaling"] = 1 / scale
-    if moe := keys.section("moe"):
-        given = {name: moe.values.get(key) for key, names in MOE.items() for name in names}
-        found |= {name: value for name, value in given.items() if value is not None}
+    moe = keys.section("moe")
+    stated = moe.values if moe else {key: keys.values.get(f"moe_{key}") for key in MOE}
+    given = {name: stated.get(key) for key, names in MOE.items() for name in names}
+    found |= {name: value for name, value in given.items() if value}   # 0 where a model has none
     return Keys(found, keys.file)

@@ -8,10 +8,10 @@ import os
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 from typing import BinaryIO
 
 import numpy as np
@@ -20,20 +20,27 @@ from trtc.frontend.sources.mapped import MappedSource
 from trtc.frontend.sources.safetensors import DTYPES
 from trtc.ir.materialize import materialize, weights_of
 from trtc.ir.op import Array, Value
-from trtc.ir.ops import Concat
+from trtc.ir.ops import Cast, Concat
+from trtc.ir.types import DType, TensorType
 
 CODES = {dtype.name: code for code, dtype in DTYPES.items()}
 NOT_BETWEEN = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)   # one of them is no plain file
-BLOCK = 1 << 20   # bytes that are written, or compared with what is there, at a time: they stay in the cache
+BLOCK = 1 << 18   # bytes that are written, or compared with what is there, at a time: they stay in the cache
+PAUSE = 0.05   # seconds from one flush to the next
 
 
 @dataclass(frozen=True)
 class Piece:
-    """The value whose bytes begin at this one of a file."""
+    """The value whose bytes begin at this one of a file.
+
+    Args:
+        dtype: what it is cast to as it is written.
+    """
 
     file: Path
     start: int
     value: Value
+    dtype: DType
 
 
 @dataclass(frozen=True)
@@ -59,20 +66,24 @@ def tensor_file(path: Path, tensors: Mapping[str, Value]) -> TensorFile:
     header = struct.pack("<Q", len(text)) + text
     pieces, at = list[Piece](), len(header)
     for _, value in ordered:
-        pieces += _pieces(path, at, value)
+        pieces += _apart(Piece(path, at, value, value.dtype))
         at += value.type.nbytes()
     return TensorFile(path, header, tuple(pieces), at)
 
 
-def _pieces(path: Path, start: int, value: Value) -> Iterator[Piece]:
-    """A value, or the parts that lie in it one after the other: they need not be joined in memory."""
+def _apart(piece: Piece) -> Iterator[Piece]:
+    """A piece, or the parts that lie in it one after the other: they need not be cast or joined in memory."""
+    value = piece.value
+    if isinstance(value, Cast) and value.dtype == piece.dtype:
+        value = value.x
     sizes = [size for size in value.shape if isinstance(size, int)]
     if not isinstance(value, Concat) or prod(sizes[: value.axis]) > 1:
-        yield Piece(path, start, value)
+        yield replace(piece, value=value)
         return
+    start = piece.start
     for part in value.parts:
-        yield from _pieces(path, start, part)
-        start += part.type.nbytes()
+        yield from _apart(replace(piece, start=start, value=part))
+        start += TensorType(piece.dtype, part.shape).nbytes()
 
 
 class Writer:
@@ -93,15 +104,22 @@ class Writer:
         """Write all; they are on the disk when this returns."""
         for file in files:
             self._begin(file)
-        pieces = [piece for file in files for piece in file.pieces]
-        with ThreadPoolExecutor(workers) as pool:
+        pieces = sorted((piece for file in files for piece in file.pieces), key=self._home)
+        written = Event()
+        with ThreadPoolExecutor(workers + 1) as pool:
+            flushed = pool.submit(_flush, [file.path for file in files], written)
             try:
                 for _ in pool.map(self._put, pieces):
                     pass
-                for _ in pool.map(_sync, [file.path for file in files]):
-                    pass
             finally:
-                pool.shutdown(cancel_futures=True)
+                written.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+            flushed.result()
+
+    def _home(self, piece: Piece) -> tuple[str, int]:
+        """Where the first of what a piece is made of lies: in this order the source is read once, for all ranks."""
+        entries = [self.source.entries[key] for key in weights_of(piece.value)]
+        return (str(entries[0].file), entries[0].start) if entries else ("", 0)
 
     def _begin(self, file: TensorFile) -> None:
         """The header, and room for the rest; what lies there stays where it is of the same header."""
@@ -116,14 +134,14 @@ class Writer:
 
     def _put(self, piece: Piece) -> None:
         array, keys = materialize(piece.value, self.source, self.source.release), weights_of(piece.value)
-        home = None if self.resume else self.source.place(array)
+        as_it_is = piece.value.dtype == piece.dtype and not self.resume
+        home = self.source.place(array) if as_it_is else None
         if home and copied(*home, piece.file, piece.start, array.nbytes):
             return self._count(array.nbytes, kept=False)
-        rows = max(1, BLOCK // max(1, array[:1].nbytes))
         with piece.file.open("r+b", buffering=0) as file:
             file.seek(piece.start)
-            for first in range(0, len(array), rows):
-                block = _bytes(array[first : first + rows])
+            for part in _blocks(array):
+                block = _bytes(part, piece.dtype)
                 kept = self.resume and self._matches(file, block)
                 if not kept:
                     write_all(file, block)
@@ -166,8 +184,20 @@ def copied(source: Path, first: int, file: Path, start: int, size: int) -> bool:
     return True
 
 
-def _bytes(array: Array) -> Array:
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+def _blocks(array: Array) -> Iterator[Array]:
+    """The parts of an array that lie one after the other in its bytes, none larger than a block, or than a row."""
+    if array.ndim > 1 and array[:1].nbytes > BLOCK:
+        for row in array:
+            yield from _blocks(row)
+        return
+    rows = max(1, BLOCK // max(1, array[:1].nbytes))
+    for first in range(0, len(array), rows):
+        yield array[first : first + rows]
+
+
+def _bytes(array: Array, dtype: DType) -> Array:
+    with np.errstate(all="ignore"):   # what is too large becomes infinite
+        return array.astype(dtype.numpy, order="C", copy=False).reshape(-1).view(np.uint8)
 
 
 def write_all(file: BinaryIO, block: Array) -> None:
@@ -177,6 +207,12 @@ def write_all(file: BinaryIO, block: Array) -> None:
         left = left[file.write(left) :]
 
 
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+def _flush(paths: list[Path], written: Event) -> None:
+    """Send files to the disk while others write them: little is left to send when all is written."""
+    while True:
+        last = written.wait(PAUSE)
+        for path in paths:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        if last:
+            return

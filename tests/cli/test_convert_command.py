@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import family_cases_moe
 import models
 import pytest
 from commandline import MODEL, Trtc
 
 from trtc.frontend import SOURCES
+
+assert family_cases_moe.FAMILY_CASES_MOE   # are among those that are known
 
 
 def test_a_checkpoint_is_converted_and_compiled(trtc_: Trtc, tmp_path: Path) -> None:
@@ -22,12 +25,26 @@ def test_a_checkpoint_is_converted_and_compiled(trtc_: Trtc, tmp_path: Path) -> 
     assert code == 0 and printed.startswith("God save your")
 
 
+@pytest.mark.parametrize("flags", ["--moe-ep-size 2", "--moe_ep_size 2 --moe_tp_size 1", "--moe-tp-size 1 --cp-size 2"])
+def test_experts_whole_on_ranks(flags: str, trtc_: Trtc, tmp_path: Path) -> None:
+    out = tmp_path / "ranks"
+    code, _, said = trtc_("convert", models.checkpoint("mixtral"), "-o", out, "--tp-size", 2, *flags.split())
+    assert code == 0, said
+    mapping, cp = json.loads((out / "config.json").read_text())["mapping"], 1 + ("cp" in flags)
+    assert mapping == {
+        "world_size": 2 * cp, "tp_size": 2, "pp_size": 1, **({"cp_size": 2} if cp > 1 else {}),
+        "moe_tp_size": 1, "moe_ep_size": 2,
+    }   # fmt: skip
+    assert f"checkpoint: {out}, 2 x bfloat16, " in said
+
+
 @pytest.mark.parametrize(
     "flags",
     [
         "--model_dir SRC --output_dir OUT --tp_size 2 --pp_size 2 --dtype float32 --workers 1",
         "--model_dir SRC --output_dir OUT --world_size 4 --pp_size 2 --dtype auto --load_model_on_cpu",
         "--model-dir SRC --output-dir OUT --world-size 4 --tp-size 2 --pp-size 2 --load_by_shard --source hf",
+        "--quant_ckpt_path SRC --output-model-dir OUT --world-size 4 --pp_size 2 --gpt_variant gpt2 --ckpt-type hf",
         "SRC -o OUT --tp-size 2 --pp-size 2 --source huggingface",
         "SRC -o OUT --tp-size 2 --pp-size 2 --source modelopt",
         "SRC -o OUT --tp-size 2 --pp-size 2 --source auto",
@@ -57,6 +74,30 @@ def test_the_spellings_of_before(flags: str, trtc_: Trtc, tmp_path: Path) -> Non
 def test_mistakes(flags: str, message: str, trtc_: Trtc, tmp_path: Path) -> None:
     places = {"SRC": models.checkpoint("mha"), "OUT": tmp_path / "ranks"}
     code, printed, said = trtc_("convert", *(places.get(word, word) for word in flags.split()))
+    assert (code, printed, said) == (2, "", f"error: {message}\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+QUANTIZES = (
+    "options that quantise (use_weight_only and so on) are no options: convert only casts\n"
+    "  = help: give a quantised one as SRC, as ModelOpt, AutoAWQ and GPTQ make them; see docs/sources.md"
+)
+SIZES = (
+    "sizes of a model (vocab_size, n_layer and so on) are no options: SRC has them\n"
+    "  = help: trtc convert SRC -o CKPT; no checkpoint is made up of sizes alone"
+)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--use_weight_only --weight_only_precision int4", QUANTIZES), ("--int8_kv_cache", QUANTIZES),
+        ("--smoothquant 0.5 --per_token --per_channel", QUANTIZES), ("--use-fp8", QUANTIZES),
+        ("--n_layer 2", SIZES), ("--vocab_size 32000 --rotary_base 1e4", SIZES),
+    ],
+)   # fmt: skip
+def test_options_of_before_that_are_none(flags: str, message: str, trtc_: Trtc, tmp_path: Path) -> None:
+    code, printed, said = trtc_("convert", models.checkpoint("mha"), "-o", tmp_path / "ranks", *flags.split())
     assert (code, printed, said) == (2, "", f"error: {message}\n")
     assert list(tmp_path.iterdir()) == []
 

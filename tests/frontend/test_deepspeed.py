@@ -23,6 +23,7 @@ from typing import Any
 import models
 import numpy as np
 import pytest
+from deepspeed_files import flat, partitions
 from fuzz import cases
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -47,21 +48,6 @@ CASES = (
     Case("run-tied-bf16", {"num_key_value_heads": 1, "tie_word_embeddings": True}, dtype="bfloat16"),
 )
 every_case = pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-
-
-def flat(tensors: list[Any], align: int) -> Any:
-    """One row of all elements, padded with what must not be read."""
-    row = torch.cat([t.reshape(-1).float() for t in tensors])
-    return torch.cat([row, torch.full((-len(row) % align,), torch.nan)])
-
-
-def partitions(stage: int, groups: list[dict[str, Any]], ranks: int) -> list[list[Any]]:
-    """Each rank's part of each group."""
-    if stage < 3:
-        rows = [flat(list(group.values()), 2 * ranks).chunk(ranks) for group in groups]
-        return [[row[rank].clone() for row in rows] for rank in range(ranks)]
-    cut = [[flat([t], ranks).chunk(ranks) for t in group.values()] for group in groups]
-    return [[torch.cat([parts[rank] for parts in group]) for group in cut] for rank in range(ranks)]
 
 
 def write_run(case: Case, folder: Path, stage: int, ranks: int = 1, frozen: str = "") -> tuple[Path, Path]:
@@ -250,14 +236,6 @@ def test_files_that_are_missing(run: Path) -> None:
     assert error_of(run) == "latest says 'global_step3', but must name a folder in RUN"
     (run / "latest").write_text("../run")
     assert error_of(run) == "latest says '../run', but must name a folder in RUN"
-
-
-def test_several_model_parallel_ranks(run: Path) -> None:
-    (run / MODEL.replace("rank_00", "rank_01")).write_bytes(b"")
-    assert error_of(run) == (
-        "RUN/global_step3 has several model-parallel ranks, but must have one\n"
-        "  = help: DeepSpeed's ds_to_universal.py joins them; give the folder of what it writes"
-    )
 
 
 def test_a_parameter_of_another_shape_or_missing(run: Path) -> None:

@@ -49,6 +49,20 @@ CASES: dict[str, tuple[Case, tuple[str, ...]]] = {
         **SMALL, "hidden_size": 128, "head_dim": 64, "rope_parameters": LLAMA3,
         "max_position_embeddings": 65536,
     }), ("Q5_1",)),
+    "LLAMA-3.2": (Case("llama3.2", {
+        **SMALL, "hidden_size": 128, "head_dim": 64, "rope_parameters": {**LLAMA3, "factor": 32.0},
+        "max_position_embeddings": 131072, "tie_word_embeddings": True,
+    }), ("F16",)),
+    "LLAMA-other": (Case("llama3-other", {
+        **SMALL, "rope_parameters": {**LLAMA3, "original_max_position_embeddings": 32, "high_freq_factor": 3.0},
+    }, lengths=(30, 2)), ("F32",)),
+    "PHI3": (Case("phi3", {**SMALL, "sliding_window": None}, model="Phi3"), ("Q8_0", "F16")),
+    "PHI3-longrope": (Case("phi3-longrope", {
+        **SMALL, "sliding_window": None, "original_max_position_embeddings": 16, "rope_parameters": {
+            "rope_type": "longrope", "rope_theta": 10000.0, "partial_rotary_factor": 0.5,
+            "short_factor": [1.0, 1.1, 1.25, 1.5], "long_factor": [1.0, 1.5, 2.5, 4.0],
+        },
+    }, lengths=(13, 20, 3), model="Phi3"), ("F16",)),
     "QWEN2": (Case("qwen2", {**SMALL, "tie_word_embeddings": True}, model="Qwen2"), ("BF16",)),
     "QWEN3": (Case("qwen3", {**SMALL, "head_dim": 32, "rope_parameters": YARN}, model="Qwen3"), ("Q4_1", "F16")),
     "GEMMA": (Case("gemma", {
@@ -102,6 +116,16 @@ def test_models_give_the_logits_of_transformers(name: str, tmp_path: Path) -> No
     else:
         model = read_model(file, dtype="float32", **LIMITS)
         got = models.graph_logits(model.graph, model.checkpoint.source, case)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=CLOSE)
+
+
+def test_experts_of_2023_lie_one_by_one(tmp_path: Path) -> None:
+    case, kinds = CASES["LLAMA-experts"]
+    file, plain = gguf_files.write(case, "LLAMA", kinds, tmp_path, alone=True)
+    expected = np.stack(models.fresh_reference(plain, case, "float32"))
+    model = read_model(file, dtype="float32", **LIMITS)
+    assert "blk.0.ffn_gate.2.weight" in model.checkpoint.source
+    got = models.graph_logits(model.graph, model.checkpoint.source, case)
     np.testing.assert_allclose(got, expected, rtol=0, atol=CLOSE)
 
 
@@ -203,7 +227,7 @@ ERRORS: list[tuple[bytes, str]] = [
     )),
     (serialized(general__architecture="bert"), (
         "tiny.gguf: architecture bert of GGUF is unknown\n"
-        "  = help: one of llama, qwen2, qwen3, gemma, gemma2, olmo2, granite, starcoder2, qwen3moe"
+        "  = help: one of llama, qwen2, qwen3, gemma, gemma2, phi3, olmo2, granite, starcoder2, qwen3moe"
     )),
     (serialized(llama__embedding_length=None), "tiny.gguf: llama.embedding_length is missing"),
     (serialized(general__architecture="gemma", gemma__expert_count=8), (
@@ -220,7 +244,11 @@ ERRORS: list[tuple[bytes, str]] = [
         'tiny.gguf: llama.rope.scaling.type is "longrope", but must be one of none, linear, yarn'
     )),
     (serialized(more={"rope_freqs": (8,)}), (
-        "tiny.gguf: tensor rope_freqs.weight has other factors than LLaMA 3.1, but must have its own"
+        "tiny.gguf: rope_scaling.short_factor is [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0], but must be a list of 8 "
+        "numbers above 0"
+    )),
+    (serialized(more={"rope_freqs": (4,)}), (
+        "tensor rope_freqs.weight is f32[4], but must have 8 numbers, one a pair that turns"
     )),
     (serialized(general__alignment=0), f"{BAD}general.alignment is 0, but must be in 1..1048576{AGAIN}"),
     (serialized({"blk.0.attn_q": 17}), (

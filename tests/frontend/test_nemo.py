@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import pickle
 import tarfile
@@ -19,6 +18,7 @@ from fuzz import cases
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from models import LIMITS, Case
+from nemo_files import pack, write_nemo
 from sources import damaged, same_weights
 
 import trtc
@@ -29,7 +29,6 @@ from trtc.ir.types import f32
 
 torch: Any = import_module("torch")
 yaml: Any = import_module("yaml")
-load_file: Any = import_module("safetensors.torch").load_file
 SYSTEM: Any = vars(os)["system"]
 TOKENIZERS = Path(__file__).parents[3] / "shared/models/stories260K/tokenizer.model"
 
@@ -48,174 +47,13 @@ GPT = Case("nemo-gpt", {
     "n_inner": None, "tie_word_embeddings": True, "activation_function": "gelu_pytorch_tanh", "vocab_size": 96,
 }, model="GPT2", head="LMHeadModel")   # fmt: skip
 
-OWN = {
-    "qkv": "self_attention.query_key_value", "o": "self_attention.dense", "fc1": "mlp.dense_h_to_4h",
-    "fc2": "mlp.dense_4h_to_h", "before": "input_layernorm", "after": "post_attention_layernorm",
-    "layers": "language_model.encoder", "embedding": "language_model.embedding", "out": "language_model.output_layer",
-}   # fmt: skip
-CORE = {
-    "qkv": "self_attention.linear_qkv", "o": "self_attention.linear_proj", "fc1": "mlp.linear_fc1",
-    "fc2": "mlp.linear_fc2", "before": "input_layernorm", "after": "pre_mlp_layernorm",
-    "layers": "decoder", "embedding": "embedding", "out": "output_layer",
-}   # fmt: skip
-
-
-def parts_of(tensors: dict[str, Any], name: str, count: int, axis: int) -> list[Any]:
-    return list(tensors[name].chunk(count, axis)) if name in tensors else []
-
-
-def grouped(tensors: dict[str, Any], layer: str, kind: str, groups: int, ranks: int) -> list[Any]:
-    """Each rank's q, k and v: for each key head the rows of its queries, its own, its values'."""
-    q, k, v = (tensors[f"{layer}.self_attn.{p}_proj.{kind}"] for p in "qkv")
-    each = [torch.cat([a, b, c]) for a, b, c in zip(q.chunk(groups), k.chunk(groups), v.chunk(groups), strict=True)]
-    step = groups // ranks
-    return [torch.cat(each[at : at + step]) for at in range(0, groups, step)]
-
-
-def from_gpt2(tensors: dict[str, Any]) -> dict[str, Any]:
-    """GPT-2's tensors under the names of LLaMA's, and as linear layers keep them."""
-    made = {
-        "model.embed_tokens.weight": tensors["transformer.wte.weight"], "positions": tensors["transformer.wpe.weight"],
-        **{f"model.norm.{kind}": tensors[f"transformer.ln_f.{kind}"] for kind in ("weight", "bias")},
-    }   # fmt: skip
-    names = {"ln_1": "input_layernorm", "ln_2": "post_attention_layernorm", "attn.c_proj": "self_attn.o_proj"}
-    for key, tensor in tensors.items():
-        if not key.startswith("transformer.h."):
-            continue
-        _, _, n, part, kind = key.replace("attn.c", "attn_c").replace("mlp.c", "mlp_c").split(".")
-        part, tensor = part.replace("_c_", ".c_", 1), tensor.t() if tensor.ndim == 2 else tensor
-        if part == "attn.c_attn":
-            for name, third in zip("qkv", tensor.chunk(3), strict=True):
-                made[f"model.layers.{n}.self_attn.{name}_proj.{kind}"] = third
-        else:
-            made[f"model.layers.{n}.{names.get(part, part)}.{kind}"] = tensor
-    return made
-
-
-class Writer:
-    """A model in NeMo's form, of the tensors of transformers'."""
-
-    def __init__(self, tensors: dict[str, Any], config: dict[str, Any], **form: Any) -> None:
-        self.t, self.config, self.form = tensors, config, form
-        self.ranks, self.stages = form.get("ranks", 1), form.get("stages", 1)
-        self.n = CORE if form.get("core") else OWN
-        self.root = form.get("root", "model.")
-        self.made: list[list[dict[str, Any]]] = [[{} for _ in range(self.stages)] for _ in range(self.ranks)]
-
-    def put(self, stage: int, name: str, parts: list[Any]) -> None:
-        """One part a rank; the same for all where there is but one."""
-        for rank in range(self.ranks):
-            if parts:
-                self.made[rank][stage][f"{self.root}{name}"] = parts[rank % len(parts)].clone()
-
-    def write(self) -> list[list[dict[str, Any]]]:
-        last, ranks = self.stages - 1, self.ranks
-        words = parts_of(self.t, "model.embed_tokens.weight", ranks, 0)
-        self.put(0, f"{self.n['embedding']}.word_embeddings.weight", words)
-        positions = parts_of(self.t, "positions", 1, 0)
-        self.put(0, f"{self.n['embedding']}.position_embeddings.weight", positions)
-        each = self.config["num_hidden_layers"] // self.stages
-        for n in range(self.config["num_hidden_layers"]):
-            self.layer(n, n // each, f"{self.n['layers']}.layers.{n % each}")
-        self.norm(last, f"{self.n['layers']}.final_layernorm.", "model.norm")
-        self.put(last, f"{self.n['out']}.weight", parts_of(self.t, "lm_head.weight", ranks, 0))
-        if self.stages > 1 and "lm_head.weight" not in self.t:
-            self.put(last, "word_embeddings.weight", words)
-        return self.made
-
-    def layer(self, n: int, stage: int, name: str) -> None:
-        theirs, ranks = f"model.layers.{n}", self.ranks
-        groups = self.config.get("num_key_value_heads", self.config["num_attention_heads"])
-        fused = self.form.get("fused_norms")
-        before = f"{name}.{self.n['qkv']}.layer_norm_" if fused else f"{name}.{self.n['before']}."
-        after = f"{name}.{self.n['fc1']}.layer_norm_" if fused else f"{name}.{self.n['after']}."
-        self.norm(stage, before, f"{theirs}.input_layernorm")
-        self.norm(stage, after, f"{theirs}.post_attention_layernorm")
-        for kind in ("weight", "bias"):
-            if f"{theirs}.self_attn.q_proj.{kind}" in self.t:
-                self.put(stage, f"{name}.{self.n['qkv']}.{kind}", grouped(self.t, theirs, kind, groups, ranks))
-            down = [p for p in ("down_proj", "c_proj") if f"{theirs}.mlp.{p}.{kind}" in self.t]
-            for ours, key in (("o", "self_attn.o_proj"), *(("fc2", f"mlp.{p}") for p in down)):
-                split = (ranks, 1) if kind == "weight" else (1, 0)
-                self.put(stage, f"{name}.{self.n[ours]}.{kind}", parts_of(self.t, f"{theirs}.{key}.{kind}", *split))
-            self.first(stage, f"{name}.{self.n['fc1']}", theirs, kind)
-        if self.form.get("core"):
-            for rank in range(ranks):
-                self.made[rank][stage][f"{self.root}{name}.mlp.linear_fc1._extra_state"] = None
-
-    def first(self, stage: int, name: str, theirs: str, kind: str) -> None:
-        ranks = self.ranks
-        plain = parts_of(self.t, f"{theirs}.mlp.c_fc.{kind}", ranks, 0)
-        gate, up = (parts_of(self.t, f"{theirs}.mlp.{p}_proj.{kind}", ranks, 0) for p in ("gate", "up"))
-        if plain or self.form.get("two_projections"):
-            self.put(stage, f"{name}.{kind}", plain or gate)
-            self.put(stage, f"{name}_2.{kind}", up)
-        elif gate:
-            self.put(stage, f"{name}.{kind}", [torch.cat(pair) for pair in zip(gate, up, strict=True)])
-
-    def norm(self, stage: int, name: str, theirs: str) -> None:
-        less = 1 if self.form.get("less_one") else 0
-        self.put(stage, f"{name}weight", [self.t[f"{theirs}.weight"] - less])
-        if f"{theirs}.bias" in self.t:
-            self.put(stage, f"{name}bias", [self.t[f"{theirs}.bias"]])
-
-
-def yaml_of(config: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    """model_config.yaml of the same model."""
-    own = {
-        "mcore_gpt": False, "micro_batch_size": 4, "tensor_model_parallel_size": 1, "encoder_seq_length": 64,
-        "max_position_embeddings": 64, "num_layers": config["num_hidden_layers"], "hidden_size": config["hidden_size"],
-        "ffn_hidden_size": config["intermediate_size"], "num_attention_heads": config["num_attention_heads"],
-        "num_query_groups": config.get("num_key_value_heads"), "kv_channels": None, "normalization": "rmsnorm",
-        "layernorm_epsilon": 1e-5, "bias": False, "activation": "fast-swiglu", "headscale": False,
-        "transformer_block_type": "pre_ln", "share_embeddings_and_output_weights": config["tie_word_embeddings"],
-        "position_embedding_type": "rope", "rotary_percentage": 1.0, "rotary_base": 10000, "window_size": None,
-        "apply_query_key_layer_scaling": True, "precision": "bf16", "make_vocab_size_divisible_by": 128,
-        "tokenizer": {"library": "huggingface", "type": "some/name", "model": None}, "optim": {"betas": [0.9, 0.98]},
-    }   # fmt: skip
-    return {**own, **changes}
-
-
-def write_nemo(case: Case, folder: Path, *, raw: dict[str, Any] | None = None, **form: Any) -> tuple[Path, Path]:
-    """The model in both forms: Hugging Face's folder and NeMo's archive."""
-    hf, archive = models.write(case, folder / "hf"), folder / "model.nemo"
-    tensors = load_file(hf / "model.safetensors")
-    if form.get("less_one"):   # numbers that lose nothing by it
-        tensors = {k: (v * 256).round() / 256 if "norm.weight" in k else v for k, v in tensors.items()}
-        import_module("safetensors.torch").save_file(tensors, hf / "model.safetensors", {"format": "pt"})
-    config = json.loads((hf / "config.json").read_text())
-    if case.model == "GPT2":
-        size, layers, heads = (config[key] for key in ("n_embd", "n_layer", "n_head"))
-        tensors = from_gpt2(tensors)
-        config |= {"num_hidden_layers": layers, "hidden_size": size, "num_attention_heads": heads}
-        config |= {"intermediate_size": 4 * size, "tie_word_embeddings": True}
-    files = {"model_config.yaml": yaml.safe_dump(yaml_of(config, **(raw or {}))).encode()}
-    made = Writer(tensors, config, **form).write()
-    for rank, stages in enumerate(made):
-        for stage, state in enumerate(stages):
-            several = f"tp_rank_{rank:02}_pp_rank_{stage:03}/" if len(stages) > 1 else f"mp_rank_{rank:02}/"
-            buffer = io.BytesIO()
-            torch.save(state, buffer)
-            files[f"{several if len(made) * len(stages) > 1 else ''}model_weights.ckpt"] = buffer.getvalue()
-    pack(archive, files)
-    return hf, archive
-
-
-def pack(archive: Path, files: dict[str, bytes], form: int = tarfile.GNU_FORMAT, mode: Any = "w:") -> None:
-    with tarfile.open(archive, mode, format=form) as tar:
-        tar.addfile(folder_of("."))
-        for name, content in files.items():
-            member = tarfile.TarInfo(f"./{name}")
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-
-
-def folder_of(name: str) -> tarfile.TarInfo:
-    member = tarfile.TarInfo(name)
-    member.type = tarfile.DIRTYPE
-    return member
-
-
+EXPERTS = Case("nemo-experts", {
+    "vocab_size": 96, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None,
+    "num_key_value_heads": 2, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+}, model="Mixtral")   # fmt: skip
+WINDOWS = Case("nemo-windows", {"vocab_size": 96, "sliding_window": 6, "num_key_value_heads": 2}, model="Mistral")
+QK_NORMS = Case("nemo-qk-norms", {"vocab_size": 96, "head_dim": 16, "num_key_value_heads": 2}, model="Qwen3")
+ROUTED = {"num_moe_experts": 4, "moe_router_topk": 2}
 STABLELM = {
     "normalization": "layernorm1p", "activation": "fast-geglu", "rotary_percentage": 0.5, "rotary_base": 500,
     "share_embeddings_and_output_weights": False, "bias_activation_fusion": False,
@@ -236,6 +74,10 @@ FORMS: dict[str, tuple[Case, dict[str, Any], dict[str, Any]]] = {
     "layernorm1p-core": (PARTIAL, STABLELM, {"less_one": True, "core": True, "fused_norms": True}),
     "gpt-tp2": (GPT, POSITIONS, {"ranks": 2}),
     "gpt-core-tp2-pp2": (GPT, POSITIONS, {"ranks": 2, "stages": 2, "core": True, "fused_norms": True}),
+    "experts-core-tp2": (EXPERTS, ROUTED, {"ranks": 2, "core": True, "fused_norms": True}),
+    "experts-core-pp2": (EXPERTS, ROUTED, {"stages": 2, "core": True, "fused_norms": True}),
+    "windows": (WINDOWS, {"window_size": [6, 0]}, {"ranks": 2}),
+    "norms-of-q-and-k-core-tp2": (QK_NORMS, {"qk_layernorm": True, "kv_channels": 16}, {"ranks": 2, "core": True}),
     "biases-tp2": (BIASED, STARCODER, {"ranks": 2}),
     "biases-core-tp2-pp2": (BIASED, STARCODER, {"ranks": 2, "stages": 2, "core": True, "fused_norms": True}),
 }
@@ -328,8 +170,21 @@ CONFIGS: list[tuple[dict[str, Any], str]] = [
     )),
     ({"headscale": True}, f"{Y}headscale is true, but must be false"),
     ({"normalize_attention_scores": False}, f"{Y}normalize_attention_scores is false, but must be true"),
-    ({"num_moe_experts": 8}, f"{Y}num_moe_experts is 8, but must be null"),
-    ({"window_size": [4, 0]}, f"{Y}window_size is [4, 0], but must be null"),
+    ({"num_moe_experts": 8, "moe_router_topk": 9}, (
+        f"{Y}moe_router_topk is 9, but must be at most num_moe_experts, 8"
+    )),
+    ({"num_moe_experts": 8, "activation": "geglu"}, (
+        f'{Y}activation is "geglu", but must be swiglu, without biases, where there are experts'
+    )),
+    ({"num_moe_experts": 8, "moe_layer_freq": 2}, f"{Y}moe_layer_freq is 2, but must be 1"),
+    ({"num_moe_experts": 8, "moe_router_num_groups": 2}, f"{Y}moe_router_num_groups is 2, but must be null"),
+    ({"num_moe_experts": 8, "moe_router_score_function": "sigmoid"}, (
+        f'{Y}moe_router_score_function is "sigmoid", but must be softmax'
+    )),
+    ({"window_size": [4, 1]}, f"{Y}window_size is [4, 1], but must be two numbers: the keys that a token sees, and 0"),
+    ({"window_size": 4}, f"{Y}window_size is 4, but must be two numbers: the keys that a token sees, and 0"),
+    ({"window_attn_skip_freq": 2}, f"{Y}window_attn_skip_freq is 2, but must be null"),
+    ({"qk_layernorm": True}, f"{Y}qk_layernorm is true, but must be false: NeMo's own form has norms over all heads"),
     ({"rotary_percentage": 1.5}, (
         f"{Y}rotary_percentage is 1.5, but must be such that an even number of a head's 8 elements turn, 8192 at most"
     )),
@@ -386,7 +241,13 @@ YAMLS: list[tuple[bytes, str]] = [
         "model_config.yaml is no YAML: while parsing a flow node expected the node content, but found '<stream end>' "
         'in "<byte string>", line 1, column 2: [ ^'
     )),
-    (b"a: &x [1]\nb: *x\n", "model_config.yaml is no YAML: it has aliases"),
+    (b"a: &x [1]\nb: *x\n", "model_config.yaml: num_layers is missing"),   # which NeMo 2 writes, too
+    (b"a0: &a0 [x, x]\n" + b"".join(b"a%d: &a%d [*a%d, *a%d]\n" % (n, n, n - 1, n - 1) for n in range(1, 64)), (
+        "model_config.yaml is no YAML: it has more than 262144 values, or one that holds itself"
+    )),
+    (b"a: &x [*x]\n", (
+        "model_config.yaml is no YAML: it has more than 262144 values, or one that holds itself"
+    )),
     (b"!!python/object/apply:os.system ['true']", (
         "model_config.yaml is no YAML: could not determine a constructor for the tag "
         "'tag:yaml.org,2002:python/object/apply:os.system' in \"<byte string>\", line 1, column 1: "
@@ -411,16 +272,11 @@ def test_members_that_are_missing(tmp_path: Path, nemo: Path) -> None:
     config = every.pop("model_config.yaml")
     pack(nemo, every)
     assert error_of(nemo) == "model_config.yaml is missing from NEMO"
-    second = every.pop("mp_rank_00/model_weights.ckpt")
+    del every["mp_rank_00/model_weights.ckpt"]
     pack(nemo, {**every, "model_config.yaml": config})
     assert error_of(nemo) == "NEMO lacks the file of tensor-parallel rank 0 in stage 0"
     pack(nemo, {"model_config.yaml": config})
     assert error_of(nemo) == "NEMO holds no model_weights.ckpt\n  = help: fetch the weights, too"
-    pack(nemo, {"model_config.yaml": config, "model_weights/common.pt": second})
-    assert error_of(nemo) == (
-        "NEMO holds a distributed checkpoint, but must hold model_weights.ckpt\n"
-        "  = help: save it with dist_ckpt_format off, or export it to Hugging Face's form with NeMo's own script"
-    )
     buffer = io.BytesIO()
     torch.save({"x": torch.ones(2)}, buffer)
     pack(nemo, {"model_config.yaml": config, "model_weights.ckpt": buffer.getvalue()})
@@ -488,7 +344,7 @@ def test_links_and_paths_out_of_an_archive_lead_nowhere(tmp_path: Path) -> None:
     (found,) = read_tar(hostile_tar(tmp_path / "a.tar", "../../model_config.yaml")).items()
     assert found[0] == "../../model_config.yaml" and found[1].read(9) == b"xy"   # a name, and nothing is unpacked
     assert error_of(hostile_tar(tmp_path / "a.nemo", "../model_weights.ckpt")) == (
-        "NEMO holds no model_weights.ckpt\n  = help: fetch the weights, too"
+        "model_config.yaml is missing from NEMO"
     )
 
 

@@ -16,7 +16,7 @@ from fuzz import cases
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from models import LIMITS, Case
-from quantizers import SCHEMES, Scheme
+from quantizers import SCHEMES, quantise
 
 import trtc
 from trtc.compiler import read_model
@@ -33,7 +33,7 @@ save: Any = import_module("safetensors.torch").save_file
 load: Any = import_module("safetensors.torch").load_file
 
 CASE = Case("quantised", {
-    "hidden_size": 64, "intermediate_size": 96, "num_key_value_heads": 2, "num_hidden_layers": 1,
+    "hidden_size": 64, "intermediate_size": 160, "num_key_value_heads": 2, "num_hidden_layers": 1,
 })   # fmt: skip
 CLOSE = 5e-5   # what differs is the order of sums alone, as in test_families.py
 ABSENT: Any = object()
@@ -51,27 +51,6 @@ ENGINES = ("awq", "gptq-4-ordered", "fp8-blocks-cut", "packed-4", "modelopt-nvfp
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model before it is quantised."""
     return models.write(CASE, tmp_path_factory.mktemp("models") / "plain")
-
-
-def quantise(scheme: Scheme, plain: Path, folder: Path) -> dict[str, Any]:
-    """The model of a folder in another, quantised. Gives what its weights mean, by key."""
-    tensors: dict[str, Any] = load(plain / "model.safetensors")
-    kept, meant = dict[str, Any](), dict[str, Any]()
-    for key, tensor in tensors.items():
-        if not key.endswith("_proj.weight"):
-            kept[key] = tensor
-            continue
-        made, meant[key] = scheme.make(tensor.float())
-        kept |= {key.removesuffix("weight") + name: part.contiguous() for name, part in made.items()}
-    folder.mkdir()
-    save(kept, folder / "model.safetensors")
-    config = json.loads((plain / "config.json").read_text())
-    if scheme.file:
-        (folder / scheme.file).write_text(json.dumps({"producer": {}, "quantization": scheme.config}))
-    else:
-        config["quantization_config"] = scheme.config
-    (folder / "config.json").write_text(json.dumps(config))
-    return meant
 
 
 def role_of(key: str) -> str:
@@ -114,11 +93,35 @@ def test_deepseek_v3_as_it_is_published(tmp_path: Path) -> None:
     np.testing.assert_allclose(got, expected, rtol=0, atol=CLOSE)
 
 
+@pytest.mark.parametrize("name", ["awq", "gptq-4-ordered", "fp8-whole", "packed-4", "modelopt-nvfp4", "modelopt-awq"])
+@pytest.mark.parametrize("model", ["Mixtral", "Qwen3Moe"])
+def test_experts_one_by_one(model: str, name: str, tmp_path: Path) -> None:
+    config = {"hidden_size": 64, "intermediate_size": 96, "moe_intermediate_size": 96, "num_hidden_layers": 1}
+    experts = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2}
+    case = Case("quantised-experts", {**config, **experts}, model=model)
+    plain = models.write(case, tmp_path / "plain")
+    meant = quantise(SCHEMES[name], plain, tmp_path / "quantised")
+    assert sum("experts" in key for key in meant) == 12
+    checkpoint = models.opened(tmp_path / "quantised")
+    weights = Weights(checkpoint.source, checkpoint.expression, f32)
+    stem = next(key for key in meant if "experts" in key).partition(".experts.")[0]
+    parts = ("w1", "w3", "w2") if model == "Mixtral" else ("gate_proj", "up_proj", "down_proj")
+    for role, part in zip(("fc", "gate", "proj"), parts, strict=True):
+        want = np.stack([meant[f"{stem}.experts.{n}.{part}.weight"].numpy() for n in range(4)])
+        got = materialize(weights(f"transformer.layers.0.mlp.{role}.weight", *want.shape), checkpoint.source)
+        np.testing.assert_array_max_ulp(got, want, 1)
+    save({**load(plain / "model.safetensors"), **meant}, plain / "model.safetensors")
+    expected = np.stack(models.fresh_reference(plain, case, "float32"))
+    read = read_model(tmp_path / "quantised", dtype="float32", **LIMITS)
+    got = models.graph_logits(read.graph, read.checkpoint.source, case)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=CLOSE)
+
+
 def test_weights_stay_recognisable(plain: Path, tmp_path: Path) -> None:
     """What keeps weights quantised finds its tensors: unpack, subtract the zero, multiply by the scale."""
     quantise(SCHEMES["gptq-4"], plain, tmp_path / "quantised")
     checkpoint = models.opened(tmp_path / "quantised")
-    weight = Weights(checkpoint.source, checkpoint.expression, f32)("transformer.layers.0.mlp.fc.weight", 96, 64)
+    weight = Weights(checkpoint.source, checkpoint.expression, f32)("transformer.layers.0.mlp.fc.weight", 160, 64)
     stem = "model.layers.0.mlp.gate_proj"
     match weight:
         case Reshape(Mul(Sub(Cast(Reshape(Unpack(Transpose(Weight(q)), 4))), _), Cast(Reshape(Transpose(Weight(s)))))):
@@ -200,10 +203,10 @@ ERRORS: list[tuple[str, Changes, Changes, str]] = [
     ("packed-4", {}, {"weight_packed": np.zeros((64, 6), np.int32)}, (
         f"tensor {Q}.weight_packed is i32[64, 6], but must be [64, 64 * bits / 32], with 2, 4 or 8 bits"
     )),
-    ("modelopt-awq", {"quant_algo": "W4A8_AWQ"}, {}, (
-        'config.json: quantization_config.quant_algo is "W4A8_AWQ", but must be one of FP8, '
-        "FP8_PER_CHANNEL_PER_TOKEN, NVFP4, NVFP4_AWQ, W4A16_AWQ, W8A8_SQ_PER_CHANNEL, W8A16, MIXED_PRECISION\n"
-        "  = help: did you mean `W4A16_AWQ`?"
+    ("modelopt-awq", {"quant_algo": "W4A16_QWA"}, {}, (
+        'config.json: quantization_config.quant_algo is "W4A16_QWA", but must be one of FP8, '
+        "FP8_PER_CHANNEL_PER_TOKEN, FP8_PB_WO, fp8_pb_wo, NVFP4, NVFP4_AWQ, W4A16_AWQ, W4A8_AWQ, "
+        "W8A8_SQ_PER_CHANNEL, W8A16, MIXED_PRECISION\n  = help: did you mean `W4A16_AWQ`?"
     )),
     ("modelopt-awq", {}, {"weight": np.zeros((64, 64), np.uint8)}, (
         f"tensor {Q}.weight is u8[64, 64], but the config asks for u8[32, 64]\n  = it is {ROLE}\n  = {OTHER}"

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from trtc.cli import _options as options
+from trtc.cli import _original as original
 from trtc.cli._shared import progress, say
 from trtc.errors import TrtcError
 
@@ -22,12 +23,9 @@ Form = Annotated[str, typer.Option("--source", metavar="FORM", help=f"The form o
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with what an interrupted call left.")]
 Parallel = Annotated[bool, typer.Option("--use-parallel-embedding", help="Divide the embedding among ranks, too.")]
 Dim = Annotated[int, typer.Option(metavar="0|1", help="Of the embedding: 0 the vocabulary, 1 the hidden size.")]
-# as TensorRT-LLM's scripts spelt them; `_` and `-` are the same in every name
-ModelDir = Annotated[Path | None, typer.Option("--model-dir", hidden=True)]
-MetaDir = Annotated[Path | None, typer.Option("--meta-ckpt-dir", hidden=True)]
-OutputDir = Annotated[Path | None, typer.Option("--output-dir", hidden=True)]
-WorldSize = Annotated[int | None, typer.Option("--world-size", hidden=True)]
-OnCPU = Annotated[bool, typer.Option("--load-model-on-cpu", "--load-by-shard", hidden=True)]   # as it always is
+ExpertRanks = Annotated[int, typer.Option(metavar="N", help="Of --tp-size, ranks that divide each expert.")]
+ExpertParts = Annotated[int, typer.Option(metavar="N", help="Of --tp-size, parts that the experts fall into.")]
+Context = Annotated[int, typer.Option(metavar="N", help="Ranks that divide sequences, and share a file.")]
 
 
 def convert(
@@ -41,22 +39,31 @@ def convert(
     resume: Resume = False,
     use_parallel_embedding: Parallel = False,
     embedding_sharding_dim: Dim = 0,
-    model_dir: ModelDir = None,
-    meta_ckpt_dir: MetaDir = None,
-    output_dir: OutputDir = None,
-    world_size: WorldSize = None,
-    load_model_on_cpu: OnCPU = False,
+    moe_tp_size: ExpertRanks = 0,
+    moe_ep_size: ExpertParts = 0,
+    cp_size: Context = 1,
+    model_dir: original.ModelDir = None,
+    meta_ckpt_dir: original.MetaDir = None,
+    output_dir: original.OutputDir = None,
+    world_size: original.WorldSize = None,
+    load_model_on_cpu: original.AsEver = False,
+    ckpt_type: original.Told = "",
+    vocab_size: original.Sizes = "",
+    weight_only_precision: original.QuantizeBy = "",
+    use_weight_only: original.Quantize = False,
 ) -> None:
     """Convert a checkpoint of any source to one of TensorRT-LLM's format, or to other numbers of ranks."""
     from trtc.converter import convert
 
     start = time.perf_counter()
+    original.refuse(sizes=bool(vocab_size), quantize=use_weight_only or bool(weight_only_precision))
     path, out = _one("SRC", src, model_dir, meta_ckpt_dir), _one("-o CKPT", output, output_dir)
     with progress() as report:
         done = convert(
             path, out, dtype="" if dtype == "auto" else dtype, tp_size=_ranks(tp_size, pp_size, world_size),
             pp_size=pp_size, workers=workers, source=source, resume=resume, progress=report,
             use_parallel_embedding=use_parallel_embedding, embedding_sharding_dim=embedding_sharding_dim,
+            moe_tp_size=moe_tp_size, moe_ep_size=moe_ep_size, cp_size=cp_size,
         )   # fmt: skip
     seconds, kept = time.perf_counter() - start, f" ({done.kept:,} of them were there)" if resume else ""
     say(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import struct
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import models
+import pytest
 
-import trtc
+import trtc.cli
 
 EXAMPLE: dict[str, Any] = {
     "architecture": "OPTForCausalLM", "dtype": "float16", "logits_dtype": "float32", "num_hidden_layers": 12,
@@ -41,9 +43,17 @@ def write_opt_125m(folder: Path) -> Path:
     return folder
 
 
-def test_opt_125m_comes_out_as_the_document_shows_it(tmp_path: Path) -> None:
-    out = tmp_path / "2-gpu"
-    trtc.convert(write_opt_125m(tmp_path / "opt-125m"), out, dtype="float16", tp_size=2)
+def test_opt_125m_comes_out_as_the_document_shows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the document's own options."""
+    write_opt_125m(tmp_path / "opt-125m")
+    monkeypatch.chdir(tmp_path)
+    place = "opt/125M/trt_ckpt/fp16/2-gpu"
+    options = f"--model_dir ./opt-125m --dtype float16 --world_size 2 --output_dir ./{place}/"
+    monkeypatch.setattr(sys, "argv", ["trtc", "convert", *options.split()])
+    with pytest.raises(SystemExit) as ended:
+        trtc.cli.main()
+    assert not ended.value.code
+    out = tmp_path / place
     assert {"config.json", "rank0.safetensors", "rank1.safetensors"} <= {file.name for file in out.iterdir()}
     assert len(list(out.glob("rank*"))) == 2
     config = json.loads((out / "config.json").read_text())

@@ -118,9 +118,8 @@ def rename(old: str, new: str) -> Change:
         (put("mapping.world_size", 3), (
             "mapping.world_size is 3, but must be tp_size * pp_size * cp_size, 2 * 1 * 1"
         )),
-        (put("mapping.moe_ep_size", 2), (
-            "mapping.moe_ep_size is 2, but must be 1: experts that are spread over ranks whole cannot be read yet"
-        )),
+        (put("mapping.moe_ep_size", 4), "mapping.moe_tp_size * moe_ep_size is 1 * 4, but must be tp_size, 2"),
+        (put("mapping.moe_cluster_size", 2), "mapping.moe_cluster_size is 2, but must be 1"),
         (put("num_key_value_heads", 3), "num_key_value_heads is 3, but must be a divisor of num_attention_heads, 4"),
         (put("trtc.version", 2), "trtc.version is 2, but must be at most 1\n  = help: upgrade trtc"),
         (put("trtc.decoder.normm", "rms"), "trtc.decoder.normm is unknown\n  = help: did you mean `norm`?"),
