@@ -104,4 +104,7 @@ def open_session(bundle: EngineBundle, options: SessionOptions | None = None) ->
 
         return open_plan(bundle, options)
     target = f"{bundle.target.name} {bundle.target.version}"
-    raise TrtcError(f"{bundle.path} was built for {target}, but this trtc runs onnx, tensorrt and tensorrt-rtx engines")
+    raise TrtcError(
+        f"{bundle.path} was built for {target}, but this trtc runs onnx, tensorrt and tensorrt-rtx engines",
+        "help: trtc compile MODEL_DIR -o ENGINE_DIR --target onnx",
+    )
