@@ -72,7 +72,9 @@ BACKENDS: Mapping[str, Backend] = {
     b.name: b
     for b in (
         Backend("onnx", "trtc.backend.onnx.build", "onnx", ("onnx",), ("onnxruntime",), needs_gpu=False),
-        Backend("tensorrt", "trtc.backend.tensorrt.build", "tensorrt", ("tensorrt",), ("tensorrt", CUDA), needs_gpu=True),
+        Backend(
+            "tensorrt", "trtc.backend.tensorrt.build", "tensorrt", ("tensorrt",), ("tensorrt", CUDA), needs_gpu=True
+        ),
         Backend(
             "tensorrt-rtx", "trtc.backend.tensorrt.build", "rtx", ("tensorrt_rtx_bindings", "tensorrt_rtx_libs"),
             ("tensorrt_rtx_bindings", CUDA), needs_gpu=True,

@@ -87,11 +87,13 @@ class FakeModule:
     capturable: bool = True
     broken: str = ""
     runs: list[dict[str, int]] = field(default_factory=list[dict[str, int]])   # the sizes of each run
-    logger: Any = None
+    recorder: Any = None
 
     class ILogger:
-        def __init__(self) -> None:
-            pass
+        pass
+
+    class IErrorRecorder:
+        pass
 
     def __post_init__(self) -> None:
         if not self.old:
@@ -101,17 +103,21 @@ class FakeModule:
         return id(self)
 
     def Runtime(self, logger: Any) -> FakeRuntime:
-        self.logger = logger
         return FakeRuntime(self)
 
     def complain(self, message: str) -> None:
-        self.logger.log(SimpleNamespace(name="ERROR"), message)
+        self.recorder.report_error(1, message)
 
 
 @dataclass
 class FakeRuntime:
     trt: FakeModule
     engine_host_code_allowed: bool = False
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "error_recorder":   # which complaints of engines and contexts go to, too
+            self.trt.recorder = value
 
     def deserialize_cuda_engine(self, data: Any) -> FakeEngine | None:
         try:

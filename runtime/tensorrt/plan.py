@@ -59,9 +59,8 @@ def load_plan(bundle: EngineBundle, device: Device) -> Plan:
     size, (free, _) = file.stat().st_size, device.memory
     if size > free:
         raise TrtcError(f"{file} has {megabytes(size)}, but {device.name} has {megabytes(free)} of memory free")
-    log, said = logger(trt)
-    said.take()
-    runtime = trt.Runtime(log)
+    said, runtime = Said(trt), trt.Runtime(logger(trt))
+    runtime.error_recorder = said.recorder   # which the engine and its contexts take over
     if is_compatible(bundle) and hasattr(runtime, "engine_host_code_allowed"):
         runtime.engine_host_code_allowed = True   # its lean runtime, which the plan brings along
     engine: Any = None

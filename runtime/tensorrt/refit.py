@@ -28,8 +28,8 @@ def refit(plan: Plan, bundle: EngineBundle, said: Weights, device: Device) -> No
     if not hasattr(trt, "Refitter"):
         raise TrtcError(f"{bundle.path} has a plan without weights, but {trt.__name__} cannot give it any",
                         "help: run it with the full TensorRT")   # fmt: skip
-    places, log = read_places(file, said.tensors.values()), logger(trt)[0]
-    refitter, data = trt.Refitter(plan.engine, log), np.memmap(file, np.uint8, "r")
+    places = read_places(file, said.tensors.values())
+    refitter, data = trt.Refitter(plan.engine, logger(trt)), np.memmap(file, np.uint8, "r")
     for name, key in said.tensors.items():
         place = places[key]
         weights = trt.Weights(getattr(trt, DTYPES[place.dtype]), data[place.start :].ctypes.data, place.count)

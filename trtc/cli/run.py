@@ -77,8 +77,10 @@ def run(
         "repetition_penalty": repetition_penalty, "seed": seed, "stop": stop or [],
         "logprobs": logprobs, "check_numerics": check_numerics,
     }   # fmt: skip
-    how: LoadOptions = {"device": device, "prefill_chunk": prefill_chunk, "cuda_graphs": not no_cuda_graphs}
-    engine = load(engine_dir, threads=threads, **how)
+    how: LoadOptions = {
+        "threads": threads, "device": device, "prefill_chunk": prefill_chunk, "cuda_graphs": not no_cuda_graphs,
+    }   # fmt: skip
+    engine = load(engine_dir, **how)
     completions = [_begin(engine, each, chat) for each in prompts]
     events = engine.stream([c.prompt_token_ids for c in completions], **options)
     _follow(events, engine, completions, _Printer(["" if chat else _shown(engine, c) for c in completions]))

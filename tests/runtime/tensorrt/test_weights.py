@@ -84,7 +84,8 @@ class Stub:
     float16 = "float16"
 
     class ILogger:
-        pass
+        def __init__(self) -> None:
+            pass
 
     @staticmethod
     def Weights(dtype: str, address: int, count: int) -> tuple[str, int, int]:
