@@ -18,6 +18,9 @@ from trtc.runtime.sampling import Best
 from trtc.runtime.session import Floats, Ints
 
 
+KEPT = 16   # graphs of decode steps, each of one batch size and capacity
+
+
 class Run(Protocol):
     """An engine with sizes and addresses bound."""
 
@@ -38,12 +41,17 @@ class Executor(Protocol):
         """What it computes in, whatever the sizes."""
         ...
 
+    @property
+    def keeps_runs(self) -> bool:
+        """Whether decode steps of several sizes can be bound, and recorded, at a time; else the last one only."""
+        ...
+
     def fits(self, sizes: Sizes) -> bool:
         """Whether it takes these sizes."""
         ...
 
     def run(self, sizes: Sizes, addresses: Mapping[str, int], scratch: int) -> Run:
-        """Bind sizes and addresses; a run of other sizes that was bound before may end with it."""
+        """Bind sizes and addresses."""
         ...
 
 
@@ -87,7 +95,7 @@ class GPUSession:
         self._executor, self._weights, self._graphs = executor, weights, graphs
         self._chunk = min(chunk or bundle.limits.max_input_len, bundle.limits.max_input_len)
         self._held: Buffers | None = None
-        self._replay: tuple[Sizes, Replay] | None = None
+        self._replays: dict[Sizes, Replay] = {}
 
     @property
     def _buffers(self) -> Buffers:
@@ -113,7 +121,7 @@ class GPUSession:
 
     def _allocate(self, most: Sizes) -> None:
         self.stream.synchronize()
-        self._replay = self._held = None   # whose memory goes first
+        self._replays, self._held = {}, None   # whose memory goes first
         self._held = Buffers(self.device, self._tensors, most, self._executor.scratch_bytes)
         self._slots = [Slot(self.device, self._held) for _ in range(2)]
         self._logits = HostBlock(self.device, {"logits": self._tensors.outputs["logits"]}, most)
@@ -183,15 +191,18 @@ class GPUSession:
 
     def _decode(self, sizes: Sizes) -> Replay:
         """The engine's run by one token, and the feeding of what it chooses."""
-        if not self._replay or self._replay[0] != sizes:
+        if sizes not in self._replays:
+            if not self._executor.keeps_runs or len(self._replays) == KEPT:
+                self._replays.clear()
             run = self._executor.run(sizes, self._addresses(sizes), self._buffers.scratch)
 
             def work() -> None:
                 run.enqueue(self.stream)
                 self._feed(sizes)
 
-            self._replay = sizes, Replay(self.stream, work, record=self._graphs and run.capturable(self.stream))
-        return self._replay[1]
+            record = self._graphs and run.capturable(self.stream)
+            self._replays[sizes] = Replay(self.stream, work, record=record)
+        return self._replays[sizes]
 
     def _feed(self, sizes: Sizes) -> None:
         """Have the next run read what this one chose."""

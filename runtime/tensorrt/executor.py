@@ -76,7 +76,15 @@ class PlanExecutor:
         if profile is None:
             said = ", ".join(f"{name} {getattr(sizes, SYMBOLS[name])}" for name in SYMBOLS)
             raise TrtcError(f"{self.plan.file} has no profile for {said}", "help: compile with greater limits")
-        return PlanRun(self, self._contexts.get(profile) or self._create(profile), sizes, addresses, scratch)
+        if sizes.tokens == 1 and self.keeps_runs:   # in a context of its own, as a graph of it stays valid only there
+            return PlanRun(self, self._create(profile), sizes, addresses, scratch)
+        if profile not in self._contexts:
+            self._contexts[profile] = self._create(profile)
+        return PlanRun(self, self._contexts[profile], sizes, addresses, scratch)
+
+    @property
+    def keeps_runs(self) -> bool:
+        return hasattr(self.plan.trt, "ExecutionContextAllocationStrategy")   # in 8.6 a profile has one context
 
     def _create(self, profile: int) -> Context:
         """A context without memory of its own, of one profile."""
@@ -96,8 +104,7 @@ class PlanExecutor:
         if handle.active_optimization_profile != profile:
             self.check(handle.set_optimization_profile_async(profile, self._stream.number), "the choice of a profile")
             self._stream.synchronize()
-        self._contexts[profile] = Context(handle)
-        return self._contexts[profile]
+        return Context(handle)
 
     def check(self, done: bool, what: str) -> None:
         """Raise where TensorRT says that it did not do something."""

@@ -83,6 +83,20 @@ def test_a_graph_is_replayed_for_each_step_but_the_first_of_each_size(opened: Op
     assert driver.calls.count("cuStreamBeginCapture") == 1
 
 
+@pytest.mark.parametrize(("target", "recorded"), [("tensorrt:8.6", 3), ("tensorrt:11.4", 2)])
+def test_graphs_of_several_batch_sizes_are_kept_where_contexts_may_share_a_profile(
+    onnx: Engine, opened: Opener, target: str, recorded: int
+) -> None:
+    driver = FakeDriver()
+    engine, _ = opened(target, driver)
+    engine.generate(PROMPTS[:2], max_new_tokens=2)   # the largest first, so that all fit its memory
+    driver.calls.clear()
+    for count in (1, 2, 1):
+        prompts = PROMPTS[:count]
+        assert engine.generate(prompts, max_new_tokens=5) == onnx.generate(prompts, max_new_tokens=5)
+    assert driver.calls.count("cuStreamBeginCapture") == recorded
+
+
 def test_caches_grow_with_the_text_and_only_then(onnx: Engine, opened: Opener) -> None:
     """A text of 9 to 200 tokens goes through caches of 64, 128 and 256; nothing but new rows is copied otherwise."""
     driver = FakeDriver()
