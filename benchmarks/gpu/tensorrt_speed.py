@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--tokens", default="980")
     arguments = parser.parse_args()
     if arguments.what == "build":
-        build(*arguments.folders, arguments)
+        build(arguments.folders[0], arguments.folders[1], arguments)
     else:
         run(arguments.folders[0], [int(n) for n in arguments.tokens.split(",")])
 

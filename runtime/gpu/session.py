@@ -18,9 +18,6 @@ from trtc.runtime.sampling import Best
 from trtc.runtime.session import Floats, Ints
 
 
-KEPT = 16   # graphs of decode steps, each of one batch size and capacity
-
-
 class Run(Protocol):
     """An engine with sizes and addresses bound."""
 
@@ -39,11 +36,6 @@ class Executor(Protocol):
     @property
     def scratch_bytes(self) -> int:
         """What it computes in, whatever the sizes."""
-        ...
-
-    @property
-    def keeps_runs(self) -> bool:
-        """Whether decode steps of several sizes can be bound, and recorded, at a time; else the last one only."""
         ...
 
     def fits(self, sizes: Sizes) -> bool:
@@ -84,15 +76,16 @@ class GPUSession:
         weights: the inputs that are the engine's weights.
         chunk: new tokens of a sequence in one call at most; longer prompts take several calls. 0: as many as it takes.
         graphs: record the decode step once, and replay it.
+        kept: how many decode steps of different sizes may be bound and recorded at a time.
     """
 
     def __init__(
         self, bundle: EngineBundle, stream: Stream, executor: Executor, weights: WeightsInPlace,
-        *, chunk: int = 0, graphs: bool = True,
+        *, chunk: int = 0, graphs: bool = True, kept: int = 1,
     ) -> None:   # fmt: skip
         self.device, self.stream = stream.device, stream
         self._tensors, self._limits = Tensors(bundle.ranks[0]), bundle.limits
-        self._executor, self._weights, self._graphs = executor, weights, graphs
+        self._executor, self._weights, self._graphs, self._kept = executor, weights, graphs, kept
         self._chunk = min(chunk or bundle.limits.max_input_len, bundle.limits.max_input_len)
         self._held: Buffers | None = None
         self._replays: dict[Sizes, Replay] = {}
@@ -192,7 +185,7 @@ class GPUSession:
     def _decode(self, sizes: Sizes) -> Replay:
         """The engine's run by one token, and the feeding of what it chooses."""
         if sizes not in self._replays:
-            if not self._executor.keeps_runs or len(self._replays) == KEPT:
+            if len(self._replays) == self._kept:
                 self._replays.clear()
             run = self._executor.run(sizes, self._addresses(sizes), self._buffers.scratch)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from trtc.runtime.bundle import EngineBundle
 from trtc.runtime.gpu.buffers import Tensors
 from trtc.runtime.gpu.device import open_device
@@ -32,4 +34,5 @@ def open_plan(bundle: EngineBundle, options: SessionOptions) -> GPUSession:
     weights = Uploaded(bundle, said, device, stream)
     executor = PlanExecutor(plan, device, stream, tensors, RuntimeCache(plan.file, device))
     kind = ChoosingGPUSession if tensors.chooses else GPUSession
-    return kind(bundle, stream, executor, weights, chunk=options.prefill_chunk, graphs=options.cuda_graphs)
+    how: dict[str, Any] = {"chunk": options.prefill_chunk, "graphs": options.cuda_graphs, "kept": executor.kept}
+    return kind(bundle, stream, executor, weights, **how)
