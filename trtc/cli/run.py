@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from trtc.cli._debug import detailed
 from trtc.cli._shared import detail, write_atomically
 from trtc.errors import TrtcError
 
@@ -77,10 +78,11 @@ def run(
     how: LoadOptions = {
         "threads": threads, "device": device, "prefill_chunk": prefill_chunk, "cuda_graphs": not no_cuda_graphs,
     }   # fmt: skip
-    engine = load(engine_dir, **how)
-    completions = [_begin(engine, each, chat) for each in prompts]
-    events = engine.stream([c.prompt_token_ids for c in completions], **options)
-    _follow(events, engine, completions, _Printer(["" if chat else _shown(engine, c) for c in completions]))
+    with detailed("trtc.gpu", "trtc.tensorrt"):
+        engine = load(engine_dir, **how)
+        completions = [_begin(engine, each, chat) for each in prompts]
+        events = engine.stream([c.prompt_token_ids for c in completions], **options)
+        _follow(events, engine, completions, _Printer(["" if chat else _shown(engine, c) for c in completions]))
     if output_json:
         write_atomically(output_json, json.dumps(list(map(_record, completions)), ensure_ascii=False, indent=1) + "\n")
 
