@@ -56,17 +56,28 @@ class Backend:
 
 def missing(modules: tuple[str, ...]) -> list[str]:
     """Those of some modules that are not installed."""
-    return [m for m in modules if find_spec(m) is None]
+    return [m for m in modules if not _found(m)]
 
+
+def _found(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:   # of the package that it is part of
+        return False
+
+
+CUDA = "cuda.bindings"   # the calls of NVIDIA's driver
 
 BACKENDS: Mapping[str, Backend] = {
     b.name: b
     for b in (
         Backend("onnx", "trtc.backend.onnx.build", "onnx", ("onnx",), ("onnxruntime",), needs_gpu=False),
-        Backend("tensorrt", "trtc.backend.tensorrt.build", "tensorrt", ("tensorrt",), None, needs_gpu=True),
         Backend(
-            "tensorrt-rtx", "trtc.backend.tensorrt.build", "rtx", ("tensorrt_rtx_bindings", "tensorrt_rtx_libs"), None,
-            needs_gpu=True,
+            "tensorrt", "trtc.backend.tensorrt.build", "tensorrt", ("tensorrt",), ("tensorrt", CUDA), needs_gpu=True
+        ),
+        Backend(
+            "tensorrt-rtx", "trtc.backend.tensorrt.build", "rtx", ("tensorrt_rtx_bindings", "tensorrt_rtx_libs"),
+            ("tensorrt_rtx_bindings", CUDA), needs_gpu=True,
         ),
     )
 }

@@ -13,10 +13,11 @@ from trtc.errors import TrtcError
 from trtc.runtime.batch import generate_batch
 from trtc.runtime.bundle import EngineBundle
 from trtc.runtime.chat import ChatTemplate, Message
+from trtc.runtime.options import LoadOptions, SessionOptions
 from trtc.runtime.prompts import Prompt, encode_prompt
 from trtc.runtime.sampling import Sampling, SamplingOptions
 from trtc.runtime.sequence import FinishReason, SequenceState, TokenEvent
-from trtc.runtime.session import LoadOptions, Session, SessionOptions, open_session
+from trtc.runtime.session import Session, open_session
 from trtc.runtime.tokenizer import Tokenizer, open_tokenizer
 
 if TYPE_CHECKING:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol, TypedDict, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from trtc.errors import TrtcError
 from trtc.runtime.bundle import EngineBundle
+from trtc.runtime.options import SessionOptions
 from trtc.runtime.sampling import Best
 
 Ints = npt.NDArray[np.int32]
@@ -86,38 +86,6 @@ class ChoosingSession(Session, Protocol):
         ...
 
 
-class LoadOptions(TypedDict, total=False):
-    """The fields of `SessionOptions`, as keywords of `load`."""
-
-    threads: int | None
-    device: int
-    prefill_chunk: int
-    cuda_graphs: bool
-
-
-@dataclass(frozen=True)
-class SessionOptions:
-    """How an engine is run.
-
-    Args:
-        threads: CPU threads of engines that run on the CPU; None: one for each core that this process may use.
-        device: the GPU of engines that run on one.
-        prefill_chunk: new tokens of a sequence in one call at most; 0: as many as the engine takes.
-        cuda_graphs: record a decode step once, and replay it.
-    """
-
-    threads: int | None = None
-    device: int = 0
-    prefill_chunk: int = 0
-    cuda_graphs: bool = True
-
-    def __post_init__(self) -> None:
-        rules = (("threads", self.threads or 1, 1), ("device", self.device, 0), ("prefill_chunk", self.prefill_chunk, 0))
-        for name, value, least in rules:
-            if value < least or (name == "threads" and self.threads == 0):
-                raise TrtcError(f"{name} is {getattr(self, name)}, but must be at least {least}")
-
-
 def open_session(bundle: EngineBundle, options: SessionOptions | None = None) -> Session:
     """Load the engine that is in ``bundle``.
 
@@ -136,4 +104,7 @@ def open_session(bundle: EngineBundle, options: SessionOptions | None = None) ->
 
         return open_plan(bundle, options)
     target = f"{bundle.target.name} {bundle.target.version}"
-    raise TrtcError(f"{bundle.path} was built for {target}, but this trtc runs onnx, tensorrt and tensorrt-rtx engines")
+    raise TrtcError(
+        f"{bundle.path} was built for {target}, but this trtc runs onnx, tensorrt and tensorrt-rtx engines",
+        "help: trtc compile MODEL_DIR -o ENGINE_DIR --target onnx",
+    )

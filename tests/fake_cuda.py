@@ -131,8 +131,8 @@ class FakeDriver:
                 result = call(*arguments)
             except Failure as failure:
                 return (failure.code,)
-            given: Any = result if isinstance(result, tuple) else () if result is None else (result,)
-            return (CUresult.CUDA_SUCCESS, *given)
+            results: list[Any] = [] if result is None else [*result] if isinstance(result, tuple) else [result]
+            return (CUresult.CUDA_SUCCESS, *results)
 
         return checked
 
@@ -232,7 +232,7 @@ class FakeDriver:
 
     def _cuMemcpy3DAsync(self, c: CUDA_MEMCPY3D, handle: int) -> None:
         assert c.srcMemoryType == c.dstMemoryType == CUmemorytype.CU_MEMORYTYPE_DEVICE
-        if c.WidthInBytes > min(c.srcPitch, c.dstPitch) or (c.Depth > 1 and c.Height > min(c.srcHeight, c.dstHeight)):
+        if c.WidthInBytes > min(c.srcPitch, c.dstPitch) or c.Height > min(c.srcHeight, c.dstHeight):
             raise Failure(CUresult.CUDA_ERROR_INVALID_VALUE)
         moves = [
             (c.dstDevice + (z * c.dstHeight + y) * c.dstPitch, c.srcDevice + (z * c.srcHeight + y) * c.srcPitch)

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import ctypes
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -28,6 +30,8 @@ from trtc.ir.graph import Graph
 from trtc.ir.target import Target
 from trtc.ir.text import parse
 from trtc.ir.types import names
+from trtc.runtime.gpu.device import open_device
+from trtc.runtime.gpu.driver import open_driver
 
 SCRATCH = 1000
 
@@ -47,12 +51,21 @@ def compile_plan(monkeypatch: pytest.MonkeyPatch, model: Path, out: Path, target
         return {"engine": f"{folder}/model.plan", **signature(graph)}
 
     with monkeypatch.context() as patch:
-        patch.setattr(compiler, "backend", lambda name: SimpleNamespace(build=build, stored_bytes=lambda graph: 0))
+        fake = SimpleNamespace(build=build, stored_bytes=MagicMock(return_value=0))
+        patch.setattr(compiler, "backend", MagicMock(return_value=fake))
         trtc.compile(model, out, target=target, **options)
     if compatible:
         spec = json.loads((out / "engine.json").read_text())
         (out / "engine.json").write_text(json.dumps({**spec, "builder": {"version_compatible": True}}))
     return out
+
+
+def install(monkeypatch: pytest.MonkeyPatch, driver: FakeDriver, modules: Mapping[str, FakeModule]) -> None:
+    """Have these modules, and no other TensorRT, run plans on this GPU."""
+    for name in ("tensorrt", "tensorrt_lean", "tensorrt_rtx_bindings", "tensorrt_rtx"):
+        monkeypatch.setitem(sys.modules, name, modules.get(name))   # type: ignore[arg-type]
+    device = MagicMock(return_value=open_device(on=open_driver(driver)))
+    monkeypatch.setattr("trtc.runtime.tensorrt.session.open_device", device)
 
 
 @dataclass
@@ -74,11 +87,13 @@ class FakeModule:
     capturable: bool = True
     broken: str = ""
     runs: list[dict[str, int]] = field(default_factory=list[dict[str, int]])   # the sizes of each run
-    logger: Any = None
+    recorder: Any = None
 
     class ILogger:
-        def __init__(self) -> None:
-            pass
+        pass
+
+    class IErrorRecorder:
+        pass
 
     def __post_init__(self) -> None:
         if not self.old:
@@ -88,17 +103,21 @@ class FakeModule:
         return id(self)
 
     def Runtime(self, logger: Any) -> FakeRuntime:
-        self.logger = logger
         return FakeRuntime(self)
 
     def complain(self, message: str) -> None:
-        self.logger.log(SimpleNamespace(name="ERROR"), message)
+        self.recorder.report_error(1, message)
 
 
 @dataclass
 class FakeRuntime:
     trt: FakeModule
     engine_host_code_allowed: bool = False
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "error_recorder":   # which complaints of engines and contexts go to, too
+            self.trt.recorder = value
 
     def deserialize_cuda_engine(self, data: Any) -> FakeEngine | None:
         try:
@@ -127,14 +146,14 @@ class FakeEngine:
         self.trt, self.graph, self.weights = trt, graph, weights
         self.inputs = {i.key: i for i in graph.inputs}
         said = signature(graph)["outputs"]
-        self.outputs = dict(zip((o["name"] for o in said), graph.outputs, strict=True))   # by its name, that in the graph
+        self.outputs = dict(zip((o["name"] for o in said), graph.outputs, strict=True))   # its name and the graph's
         self.aliased = {o["name"]: o["alias"] for o in said if "alias" in o}
         self.num_optimization_profiles = 2
         self.device_memory_size = SCRATCH
         if trt.old:
             self.create_execution_context_without_device_memory = self._context
         else:
-            self.create_execution_context = lambda strategy: self._context()
+            self.create_execution_context = self._context
         self.made = 0
 
     @property
@@ -150,9 +169,10 @@ class FakeEngine:
         low, high = (tuple(s if isinstance(s, int) else bounds[str(s)][i] for s in shape) for i in range(2))
         return [low, high, high]
 
-    def _context(self) -> FakeContext | None:
+    def _context(self, strategy: Any = None) -> FakeContext | None:
         if self.trt.broken == "context":
-            return self.trt.complain("1: [defaultAllocator.cpp::allocate::20] Error Code 1: Cuda Runtime (out of memory)")
+            return self.trt.complain("1: [defaultAllocator.cpp::allocate::20] Error Code 1: Cuda Runtime "
+                                     "(out of memory)")
         self.made += 1
         return FakeContext(self, self.made - 1)
 

@@ -24,7 +24,8 @@ from trtc.ir.graph import Graph
 from trtc.ir.materialize import materialize
 from trtc.ir.types import evaluate
 from trtc.runtime.bundle import EngineBundle
-from trtc.runtime.session import SessionOptions, open_session
+from trtc.runtime.options import SessionOptions
+from trtc.runtime.session import open_session
 
 torch: Any = import_module("torch")
 transformers: Any = import_module("transformers")

@@ -81,7 +81,6 @@ class Emitter(Layers):
                 tensor = self.add("identity", tensor, part="copy")
             taken.add(tensor)
             tensor.name = name
-            self.types.output(tensor)
             self.network.mark_output(tensor)
             self.types.output(tensor)   # which changes nothing before it is marked
             self.diagnostics.check(self.op)

@@ -11,6 +11,7 @@ from typing import Any
 from trtc.ir.graph import Graph
 from trtc.ir.types import f16
 
+MOVES = ("shuffle", "slice", "concatenation")   # 8.6 finds no kernel for f32 that only moves, where it is told to
 BOOLEAN = ("LESS", "EQUAL", "GREATER", "AND", "OR", "NOT")
 
 
@@ -38,7 +39,8 @@ class WeakTypes:
         if self.strong:
             return
         dtypes = self._given(layer, kind, arguments)
-        bound = kind == "fill" or (kind != "cast" and dtypes[0] in (self.trt.float32, self.trt.float16))
+        computes = kind not in (*MOVES, "cast") and dtypes[0] in (self.trt.float32, self.trt.float16)
+        bound = kind == "fill" or computes
         if bound and kind != "fill":
             layer.precision = dtypes[0]
         for index, dtype in enumerate(dtypes):

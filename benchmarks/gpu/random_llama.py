@@ -12,11 +12,12 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM, StaticCache
+torch: Any = import_module("torch")
+transformers: Any = import_module("transformers")
 
 
 def main() -> None:
@@ -33,20 +34,21 @@ def main() -> None:
 
 
 def make(folder: Path, layers: int) -> None:
-    config = LlamaConfig(
+    config = transformers.LlamaConfig(
         hidden_size=2048, intermediate_size=8192, num_hidden_layers=layers, num_attention_heads=32,
         num_key_value_heads=8, vocab_size=32000, max_position_embeddings=8192, tie_word_embeddings=False,
         bos_token_id=1, eos_token_id=2,
     )   # fmt: skip
     torch.manual_seed(0)
     with torch.device("cuda"):
-        model = LlamaForCausalLM(config).half()
+        model = transformers.LlamaForCausalLM(config).half()
     model.save_pretrained(folder)
     print(f"{sum(p.numel() for p in model.parameters()) / 1e9:.2f} billion parameters in {folder}", flush=True)
 
 
 def measure(folder: Path, tokens: int) -> None:
-    model: Any = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float16, device_map="cuda")
+    kind = transformers.LlamaForCausalLM
+    model: Any = kind.from_pretrained(folder, dtype=torch.float16, device_map="cuda")
     print(f"torch {torch.__version__} on {torch.cuda.get_device_name()}", flush=True)
     ids = torch.randint(3, 30000, (1, tokens), device="cuda")
     with torch.inference_mode():
@@ -62,7 +64,7 @@ def measure(folder: Path, tokens: int) -> None:
 
 def decode(model: Any, step: Any, ids: Any) -> float:
     """Milliseconds of a greedy decode step behind these tokens, over a static cache of 1,152."""
-    cache = StaticCache(config=model.config, max_cache_len=1152)
+    cache = transformers.StaticCache(config=model.config, max_cache_len=1152)
     out = model(ids, past_key_values=cache, use_cache=True)
     token = out.logits[:, -1:].argmax(-1)
     place = torch.tensor([[ids.shape[1]]], device="cuda")

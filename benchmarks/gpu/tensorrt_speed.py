@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from trtc.backend.tensorrt.options import Options
 
 import trtc
-from trtc.backend.tensorrt.options import Options
 from trtc.runtime.bundle import EngineBundle
 from trtc.runtime.gpu.stream import Event
 from trtc.runtime.session import SessionOptions, open_session
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--tokens", default="980")
     arguments = parser.parse_args()
     if arguments.what == "build":
-        build(*arguments.folders, arguments)
+        build(arguments.folders[0], arguments.folders[1], arguments)
     else:
         run(arguments.folders[0], [int(n) for n in arguments.tokens.split(",")])
 
@@ -74,7 +74,7 @@ def measure(name: str, session: Any, tokens: int, bundle: EngineBundle) -> None:
     """Print the milliseconds of the prefill of so many tokens, and of a step behind them."""
     ids = np.random.default_rng(0).integers(3, bundle.vocab_size, (1, tokens)).astype(np.int32)
     lengths = np.array([tokens], np.int32)
-    capacity, found = bundle.limits.max_seq_len, list[float]()
+    capacity, found, token = bundle.limits.max_seq_len, list[float](), lengths
     for _ in range(5):
         session.start(1, capacity)
         begin, end = Event(session.device), Event(session.device)
@@ -97,8 +97,9 @@ def measure(name: str, session: Any, tokens: int, bundle: EngineBundle) -> None:
             end.record(session.stream)
     end.synchronize()
     host = (time.perf_counter() - wall) / STEPS * 1e3
-    print(f"{name}: behind {tokens} tokens: prefill {statistics.median(found):.2f} ms, decode "
-          f"{end.milliseconds_since(begin) / STEPS:.3f} ms by events, {host:.3f} ms by the host's clock", flush=True)   # fmt: skip
+    prefill, decode = statistics.median(found), end.milliseconds_since(begin) / STEPS
+    print(f"{name}: behind {tokens} tokens: prefill {prefill:.2f} ms, decode {decode:.3f} ms by events, "
+          f"{host:.3f} ms by the host's clock", flush=True)   # fmt: skip
 
 
 if __name__ == "__main__":

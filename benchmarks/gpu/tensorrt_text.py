@@ -18,8 +18,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import trtc
 from trtc.backend.tensorrt.options import Options
+
+import trtc
 
 Tokens = list[list[int]]
 
@@ -28,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("--work", type=Path, default=Path("/tmp/tensorrt_text"))
-    parser.add_argument("--lean", type=Path, help="generate with this engine by the lean runtime alone, and print tokens")
+    parser.add_argument("--lean", type=Path, help="print the tokens of this engine by the lean runtime")
     arguments = parser.parse_args()
     golden = json.loads((arguments.model / "GOLDEN.json").read_text(encoding="utf-8"))
     if arguments.lean:
@@ -64,7 +65,8 @@ def compare(model: Path, work: Path, golden: list[dict[str, Any]]) -> None:
 
 def build(model: Path, out: Path, longest: int, options: Options) -> None:
     start = time.perf_counter()
-    trtc.compile(model, out, target="tensorrt", dtype="float16", max_batch_size=4, max_seq_len=longest, tensorrt=options)
+    limits: dict[str, Any] = {"max_batch_size": 4, "max_seq_len": longest}
+    trtc.compile(model, out, target="tensorrt", dtype="float16", tensorrt=options, **limits)
     size = (out / "rank0/model.plan").stat().st_size
     print(f"{model.name}: {out.name} built in {time.perf_counter() - start:.1f} s, {size / 1e6:.1f} MB", flush=True)
 

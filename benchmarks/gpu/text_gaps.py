@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-import torch
-from transformers import AutoModelForCausalLM
+torch: Any = import_module("torch")
+transformers: Any = import_module("transformers")
 
 
 def main() -> None:
     folder, file = map(Path, sys.argv[1:3])
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    half = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float16).cuda()
+    kind = transformers.AutoModelForCausalLM
+    model = kind.from_pretrained(folder, dtype=torch.float32)
+    half = kind.from_pretrained(folder, dtype=torch.float16).cuda()
     for found in json.loads(file.read_text()):
         ids = torch.tensor([found["ids"]])
         with torch.no_grad():

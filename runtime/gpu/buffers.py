@@ -93,21 +93,16 @@ class Buffers:
 
     def __init__(self, device: Device, tensors: Tensors, most: Sizes, scratch: int) -> None:
         self.tensors, self.most = tensors, most
-        sizes = {"activations": scratch}
-        for number, group in enumerate(tensors.groups):
-            sizes[f"caches.{number}"] = group.bytes(most.batch, most.capacity)
-            if group.new:
-                sizes[f"new.{number}"] = max(group.bytes(most.batch, n) for n in range(1, most.tokens + 1))
-        sizes |= {name: most.bytes(t) for name, t in tensors.plain.items()}
+        sizes = _part_sizes(tensors, most, scratch)
         purposes = {n: "KV cache" if n.startswith("caches.") else "inputs and outputs" for n in sizes}
         self.arena = Arena(device, MemoryPlan(sizes, purposes | {"activations": "activations"}))
         self.scratch = self.arena["activations"]
 
     def hold(self, sizes: Sizes, scratch: int) -> bool:
         """Whether tensors of these sizes have room."""
-        most = self.most
-        fits = sizes.batch <= most.batch and sizes.tokens <= most.tokens and sizes.capacity <= most.capacity
-        return fits and scratch <= self.arena.plan.sizes["activations"]
+        have, want = self.arena.plan.sizes, _part_sizes(self.tensors, sizes, scratch)
+        fits = sizes.batch <= self.most.batch and sizes.tokens <= self.most.tokens
+        return fits and all(size <= have[name] for name, size in want.items())
 
     def clear(self, stream: Stream) -> None:
         """Make the caches zero: what lies beyond a sequence's end counts nothing, but must be a number."""
@@ -140,6 +135,16 @@ class Buffers:
             if group.new:
                 cache, new = self.arena[f"caches.{number}"], self.arena[f"new.{number}"]
                 group.place(stream, cache, new, sizes, past.tolist(), lengths.tolist())
+
+
+def _part_sizes(tensors: Tensors, most: Sizes, scratch: int) -> dict[str, int]:
+    """The bytes of each part of the memory, for sizes up to these."""
+    sizes = {"activations": scratch}
+    for number, group in enumerate(tensors.groups):
+        sizes[f"caches.{number}"] = group.bytes(most.batch, most.capacity)
+        if group.new:
+            sizes[f"new.{number}"] = max(group.bytes(most.batch, n) for n in range(1, most.tokens + 1))
+    return sizes | {name: most.bytes(t) for name, t in tensors.plain.items()}
 
 
 class HostBlock:

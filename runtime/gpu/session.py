@@ -43,7 +43,7 @@ class Executor(Protocol):
         ...
 
     def run(self, sizes: Sizes, addresses: Mapping[str, int], scratch: int) -> Run:
-        """Bind sizes and addresses; a run of other sizes that was bound before may end with it."""
+        """Bind sizes and addresses."""
         ...
 
 
@@ -76,18 +76,19 @@ class GPUSession:
         weights: the inputs that are the engine's weights.
         chunk: new tokens of a sequence in one call at most; longer prompts take several calls. 0: as many as it takes.
         graphs: record the decode step once, and replay it.
+        kept: how many decode steps of different sizes may be bound and recorded at a time.
     """
 
     def __init__(
         self, bundle: EngineBundle, stream: Stream, executor: Executor, weights: WeightsInPlace,
-        *, chunk: int = 0, graphs: bool = True,
+        *, chunk: int = 0, graphs: bool = True, kept: int = 1,
     ) -> None:   # fmt: skip
         self.device, self.stream = stream.device, stream
         self._tensors, self._limits = Tensors(bundle.ranks[0]), bundle.limits
-        self._executor, self._weights, self._graphs = executor, weights, graphs
+        self._executor, self._weights, self._graphs, self._kept = executor, weights, graphs, kept
         self._chunk = min(chunk or bundle.limits.max_input_len, bundle.limits.max_input_len)
         self._held: Buffers | None = None
-        self._replay: tuple[Sizes, Replay] | None = None
+        self._replays: dict[Sizes, Replay] = {}
 
     @property
     def _buffers(self) -> Buffers:
@@ -113,7 +114,7 @@ class GPUSession:
 
     def _allocate(self, most: Sizes) -> None:
         self.stream.synchronize()
-        self._replay = self._held = None   # whose memory goes first
+        self._replays, self._held = {}, None   # whose memory goes first
         self._held = Buffers(self.device, self._tensors, most, self._executor.scratch_bytes)
         self._slots = [Slot(self.device, self._held) for _ in range(2)]
         self._logits = HostBlock(self.device, {"logits": self._tensors.outputs["logits"]}, most)
@@ -183,15 +184,18 @@ class GPUSession:
 
     def _decode(self, sizes: Sizes) -> Replay:
         """The engine's run by one token, and the feeding of what it chooses."""
-        if not self._replay or self._replay[0] != sizes:
+        if sizes not in self._replays:
+            if len(self._replays) == self._kept:
+                self._replays.clear()
             run = self._executor.run(sizes, self._addresses(sizes), self._buffers.scratch)
 
             def work() -> None:
                 run.enqueue(self.stream)
                 self._feed(sizes)
 
-            self._replay = sizes, Replay(self.stream, work, record=self._graphs and run.capturable(self.stream))
-        return self._replay[1]
+            record = self._graphs and run.capturable(self.stream)
+            self._replays[sizes] = Replay(self.stream, work, record=record)
+        return self._replays[sizes]
 
     def _feed(self, sizes: Sizes) -> None:
         """Have the next run read what this one chose."""

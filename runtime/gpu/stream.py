@@ -18,7 +18,7 @@ class Box:
     Args:
         address: of the first row.
         pitch: bytes from row to row.
-        rows: from slice to slice, in pitches.
+        rows: from slice to slice, in pitches; of no account where there is one slice.
     """
 
     address: int
@@ -49,8 +49,8 @@ class Stream:
         api = self.device.driver.api
         copy = api.CUDA_MEMCPY3D()
         copy.srcMemoryType = copy.dstMemoryType = api.CUmemorytype.CU_MEMORYTYPE_DEVICE
-        copy.srcDevice, copy.srcPitch, copy.srcHeight = source.address, source.pitch, source.rows
-        copy.dstDevice, copy.dstPitch, copy.dstHeight = target.address, target.pitch, target.rows
+        copy.srcDevice, copy.srcPitch, copy.srcHeight = source.address, source.pitch, max(source.rows, height)
+        copy.dstDevice, copy.dstPitch, copy.dstHeight = target.address, target.pitch, max(target.rows, height)
         copy.WidthInBytes, copy.Height, copy.Depth = width, height, depth
         self._call("cuMemcpy3DAsync", copy, self.handle)
 

@@ -13,6 +13,7 @@ from trtc.runtime.gpu.stream import Stream
 from trtc.runtime.tensorrt.plan import Plan
 from trtc.runtime.tensorrt.runtime_cache import RuntimeCache
 
+KEPT = 16   # contexts of decode steps, each with its graph
 SYMBOLS = {"B": "batch", "S": "tokens", "M": "capacity"}
 
 
@@ -76,7 +77,16 @@ class PlanExecutor:
         if profile is None:
             said = ", ".join(f"{name} {getattr(sizes, SYMBOLS[name])}" for name in SYMBOLS)
             raise TrtcError(f"{self.plan.file} has no profile for {said}", "help: compile with greater limits")
-        return PlanRun(self, self._contexts.get(profile) or self._create(profile), sizes, addresses, scratch)
+        if sizes.tokens == 1 and self.kept > 1:   # in a context of its own, as a graph of it stays valid only there
+            return PlanRun(self, self._create(profile), sizes, addresses, scratch)
+        if profile not in self._contexts:
+            self._contexts[profile] = self._create(profile)
+        return PlanRun(self, self._contexts[profile], sizes, addresses, scratch)
+
+    @property
+    def kept(self) -> int:
+        """How many decode steps of different sizes may be bound at a time: in 8.6 a profile has one context."""
+        return KEPT if hasattr(self.plan.trt, "ExecutionContextAllocationStrategy") else 1
 
     def _create(self, profile: int) -> Context:
         """A context without memory of its own, of one profile."""
@@ -96,8 +106,7 @@ class PlanExecutor:
         if handle.active_optimization_profile != profile:
             self.check(handle.set_optimization_profile_async(profile, self._stream.number), "the choice of a profile")
             self._stream.synchronize()
-        self._contexts[profile] = Context(handle)
-        return self._contexts[profile]
+        return Context(handle)
 
     def watch(self, profiler: Any) -> dict[int, Sizes]:
         """Have each context report the times of its layers to an ``IProfiler``.

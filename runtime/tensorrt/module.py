@@ -51,7 +51,8 @@ def is_compatible(bundle: EngineBundle) -> bool:
 
 
 def _fits(name: str, version: str, bundle: EngineBundle) -> bool:
-    have, built = _numbers(version), _numbers(bundle.target.version)
+    pairs = zip(_numbers(version), _numbers(bundle.target.version), strict=False)   # one may be told less exactly
+    have, built = zip(*pairs, strict=True)
     if is_compatible(bundle):
         return have >= built
     return have == built and not name.endswith("_lean")
@@ -67,21 +68,51 @@ def _numbers(version: str) -> Version:
 
 
 class Said:
-    """What TensorRT has complained of since it was last asked."""
+    """What TensorRT has complained of since it was last asked.
 
-    def __init__(self) -> None:
+    Args:
+        trt: its module; None where nothing complains.
+    """
+
+    def __init__(self, trt: Any = None) -> None:
         self.lines: list[str] = []
+        self.recorder = _recorder(trt, self.lines) if trt else None
 
     def take(self) -> list[str]:
         """The complaints, which are then forgotten."""
-        lines, self.lines = self.lines, []
+        lines = self.lines.copy()
+        self.lines.clear()
         return lines
 
 
+def _recorder(trt: Any, lines: list[str]) -> Any:
+    class Recorder(trt.IErrorRecorder):
+        """Keeps complaints; its methods are TensorRT's, which asks none but the first two."""
+
+        def __init__(self) -> None:
+            trt.IErrorRecorder.__init__(self)
+
+        def report_error(self, code: Any, description: str) -> bool:
+            lines.append(description)
+            return True
+
+        def num_errors(self) -> int:
+            return len(lines)
+
+        get_num_errors = num_errors   # its name in 8.6
+
+        def has_overflowed(self) -> bool:
+            return False
+
+        def clear(self) -> None:
+            lines.clear()
+
+    return Recorder()
+
+
 @cache
-def logger(trt: Any) -> tuple[Any, Said]:
-    """The one logger of the process: its lines go to Python's log ``trtc.tensorrt``, and complaints are kept."""
-    said = Said()
+def logger(trt: Any) -> Any:
+    """A logger whose lines go to Python's log ``trtc.tensorrt``; TensorRT keeps to the first of the process."""
     levels = {"VERBOSE": logging.DEBUG, "INFO": logging.DEBUG, "WARNING": logging.INFO}
 
     class Logger(trt.ILogger):
@@ -89,9 +120,6 @@ def logger(trt: Any) -> tuple[Any, Said]:
             trt.ILogger.__init__(self)
 
         def log(self, severity: Any, message: str) -> None:
-            level = levels.get(severity.name, logging.ERROR)
-            if level == logging.ERROR:   # the caller makes one sentence of it
-                said.lines.append(message)
-            log.log(min(level, logging.INFO), "%s", message)
+            log.log(levels.get(severity.name, logging.INFO), "%s", message)   # errors are told by who meets them
 
-    return Logger(), said
+    return Logger()

@@ -59,9 +59,8 @@ def load_plan(bundle: EngineBundle, device: Device) -> Plan:
     size, (free, _) = file.stat().st_size, device.memory
     if size > free:
         raise TrtcError(f"{file} has {megabytes(size)}, but {device.name} has {megabytes(free)} of memory free")
-    log, said = logger(trt)
-    said.take()
-    runtime = trt.Runtime(log)
+    said, runtime = Said(trt), trt.Runtime(logger(trt))
+    runtime.error_recorder = said.recorder   # which the engine and its contexts take over
     if is_compatible(bundle) and hasattr(runtime, "engine_host_code_allowed"):
         runtime.engine_host_code_allowed = True   # its lean runtime, which the plan brings along
     engine: Any = None
@@ -77,14 +76,16 @@ def _unloadable(bundle: EngineBundle, file: Path, device: Device, trt: Any, line
     """The error of a plan that cannot be loaded."""
     for line in lines:
         if match := _DEVICE.search(line):
-            want = f"compute capability {match[1]}, but this machine has {device}"
+            have = "{}.{}".format(*device.compute_capability)
+            other = match[2] if match[1] == have else match[1]
+            want = f"compute capability {other}, but this machine has {device}"
             return TrtcError(f"{file} was built for a GPU of {want}", "help: compile on this machine")
         if _MEMORY.search(line):
             free, _ = device.memory
             return TrtcError(f"{file} needs more memory than {device.name} has free, {megabytes(free)}")
         if _VERSION.search(line):
-            have = f"but this is {trt.__version__}"
-            return TrtcError(f"{file} was built by TensorRT {bundle.target.version}, {have}", "help: compile again")
+            said = f"was built by TensorRT {bundle.target.version}, but this is {trt.__version__}"
+            return TrtcError(f"{file} {said}", "help: compile again")
     return TrtcError(
         f"{file} is no plan that TensorRT {trt.__version__} can load: {reason(lines)}", "help: compile it again"
     )

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from trtc.errors import TrtcError
-from trtc.runtime.bundle import EngineBundle
+from trtc.runtime.bundle import EngineBundle, Weights
 from trtc.runtime.gpu.device import Device
 from trtc.runtime.gpu.memory import Arena, HostArray, MemoryPlan
 from trtc.runtime.gpu.stream import Event, Stream
@@ -19,51 +20,58 @@ from trtc.runtime.gpu.stream import Event, Stream
 PIECE = 32 << 20   # bytes that are copied at a time: two such pieces of the host's memory take turns
 
 
-class Weights:
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor of a file lies, in bytes from its begin; its numbers, and safetensors' name of their type."""
+
+    start: int
+    end: int
+    count: int
+    dtype: str
+
+
+class Uploaded:
     """The weights of a bundle's rank, in the memory of a GPU.
 
+    Args:
+        said: what the bundle says of them; None where the plan has its own.
     Errors:
         TrtcError: they are damaged, or the GPU has not as much free.
     """
 
-    def __init__(self, bundle: EngineBundle, device: Device, stream: Stream) -> None:
+    def __init__(self, bundle: EngineBundle, said: Weights | None, device: Device, stream: Stream) -> None:
         self.addresses: dict[str, int] = {}
-        said = bundle.ranks[0].weights
-        if said is None or said.use != "inputs":   # which is the plan's own matter
+        if said is None:
             return
         file = bundle.path / said.file
-        places = read_places(file)
-        if missing := [key for key in said.tensors.values() if key not in places]:
-            raise TrtcError(f"{file} has no tensor {missing[0]}, but engine.json lists it")
-        used = {key: places[key] for key in said.tensors.values()}
-        self._arena = Arena(device, MemoryPlan({k: end - start for k, (start, end) in used.items()},
-                                               dict.fromkeys(used, "weights")))   # fmt: skip
-        _upload(file, used, self._arena, device, stream)
+        places = read_places(file, said.tensors.values())
+        sizes = {key: place.end - place.start for key, place in places.items()}
+        self._arena = Arena(device, MemoryPlan(sizes, dict.fromkeys(sizes, "weights")))
+        _upload(file, places, self._arena, stream)
         self.addresses = {name: self._arena[key] for name, key in said.tensors.items()}
 
 
-def read_places(file: Path) -> dict[str, tuple[int, int]]:
-    """Where each tensor of a safetensors file begins and ends, in bytes from the file's begin."""
-    start, header = read_header(file)
-    return {
-        key: (start + entry["data_offsets"][0], start + entry["data_offsets"][1])
-        for key, entry in header.items()
-        if key != "__metadata__"
-    }
+def read_places(file: Path, keys: Iterable[str]) -> dict[str, Place]:
+    """Where these tensors of a safetensors file lie.
 
-
-def read_header(file: Path) -> tuple[int, dict[str, Any]]:
-    """Where the tensors of a safetensors file begin, and what it says of each."""
+    Errors:
+        TrtcError: it has no such tensor.
+    """
     with file.open("rb") as opened:
         size = int.from_bytes(opened.read(8), "little")
-        return 8 + size, json.loads(opened.read(size))
+        header = json.loads(opened.read(size))
+    found: dict[str, Place] = {}
+    for key in keys:
+        if key not in header:
+            raise TrtcError(f"{file} has no tensor {key}, but engine.json lists it")
+        start, end = (8 + size + offset for offset in header[key]["data_offsets"])
+        found[key] = Place(start, end, prod(header[key]["shape"]), header[key]["dtype"])
+    return found
 
 
-def _upload(
-    file: Path, places: dict[str, tuple[int, int]], arena: Arena, device: Device, stream: Stream
-) -> None:
+def _upload(file: Path, places: Mapping[str, Place], arena: Arena, stream: Stream) -> None:
     """Copy tensors to the GPU: the host reads the next piece while the last one travels."""
-    stages = [(HostArray(device, (PIECE,), np.uint8), Event(device)) for _ in range(2)]
+    stages = [(HostArray(stream.device, (PIECE,), np.uint8), Event(stream.device)) for _ in range(2)]
     with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
         for number, (target, first, size) in enumerate(_pieces(places, arena)):
             stage, free = stages[number % 2]
@@ -74,8 +82,8 @@ def _upload(
     stream.synchronize()
 
 
-def _pieces(places: dict[str, tuple[int, int]], arena: Arena) -> Iterator[tuple[int, int, int]]:
+def _pieces(places: Mapping[str, Place], arena: Arena) -> Iterator[tuple[int, int, int]]:
     """Where each piece goes, where it begins in the file, and its bytes."""
-    for key, (start, end) in places.items():
-        for first in range(start, end, PIECE):
-            yield arena[key] + first - start, first, min(PIECE, end - first)
+    for key, place in places.items():
+        for first in range(place.start, place.end, PIECE):
+            yield arena[key] + first - place.start, first, min(PIECE, place.end - first)

@@ -131,6 +131,8 @@ def test_verbose_says_how_fast(trtc_: Trtc, engine: Path) -> None:
         (["--input-file", "none"], "error: --input-file is none, but there is no such file"),
         (["--prompt", "H", "--top-p", "2"], "error: top_p is 2.0, but must be above 0 and at most 1 (off)"),
         (["--prompt", "H", "--threads", "0"], "error: threads is 0, but must be at least 1"),
+        (["--prompt", "H", "--device", "-1"], "error: device is -1, but must be at least 0"),
+        (["--prompt", "H", "--prefill-chunk", "-1"], "error: prefill_chunk is -1, but must be at least 0"),
         (["--prompt", "H", "--chat"], "error: messages need a chat template, but ENGINE has none"),
         (["--prompt", "H", "--output-json", "a/b"], "error: --output-json is a/b, but a is not a folder"),
     ],

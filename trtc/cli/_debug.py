@@ -1,4 +1,4 @@
-"""What one watches a compilation with: ``--explain``, and what TensorRT's builder says."""
+"""What one watches a compilation and an engine with: ``--explain``, ``--verbose``, what TensorRT's builder says."""
 
 from __future__ import annotations
 
@@ -54,3 +54,23 @@ def _listening(name: str, handler: logging.Handler, level: int | None) -> Genera
     finally:
         log.removeHandler(handler)
         log.setLevel(logging.NOTSET)
+
+
+class _Teller(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        detail(record.getMessage(), source=record.name.removeprefix("trtc."))
+
+
+@contextmanager
+def detailed(*names: str) -> Generator[None, None, None]:
+    """Tell, while this lasts, what these logs say, where ``--verbose`` or ``--log-json`` asks for it."""
+    handler, logs = _Teller(logging.INFO), [logging.getLogger(name) for name in names]
+    for log in logs:
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        for log in logs:
+            log.removeHandler(handler)
+            log.setLevel(logging.NOTSET)

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from trtc.cli._debug import detailed
 from trtc.cli._shared import detail, write_atomically
 from trtc.errors import TrtcError
 
 if TYPE_CHECKING:
     from trtc.runtime.generate import Completion, Engine
+    from trtc.runtime.options import LoadOptions
     from trtc.runtime.sampling import SamplingOptions
     from trtc.runtime.sequence import TokenEvent
 
@@ -33,7 +35,13 @@ Seed = Annotated[int, typer.Option(metavar="S", help="The same seed draws the sa
 Stops = Annotated[list[str] | None, typer.Option(metavar="TEXT", help="End before this text; may be repeated.")]
 Logprobs = Annotated[bool, typer.Option("--logprobs", help="Put log-probabilities into --output-json.")]
 Chat = Annotated[bool, typer.Option("--chat", help="Put each text into the model's chat template.")]
+CheckNumerics = Annotated[bool, typer.Option("--check-numerics", help="Check every logit of every step.")]
 Threads = Annotated[int | None, typer.Option(metavar="N", help="CPU threads; by default one a core.")]
+Device = Annotated[int, typer.Option(metavar="N", help="The GPU, for engines that run on one; counted from 0.")]
+PrefillChunk = Annotated[
+    int, typer.Option(metavar="N", help="Prompts are run in pieces of N tokens; 0: as long as the engine takes.")
+]
+NoGraphs = Annotated[bool, typer.Option("--no-cuda-graphs", help="Launch each decode step call by call.")]
 OutputJson = Annotated[Path | None, typer.Option(metavar="FILE", help="Also write prompts and results as JSON.")]
 
 
@@ -43,17 +51,13 @@ def run(
     prompt_ids: Ids = None,
     input_file: InputFile = None,
     max_new_tokens: MaxNewTokens = 128,
-    temperature: Temperature = 0.0,
-    top_k: TopK = 0,
-    top_p: TopP = 1.0,
-    repetition_penalty: Penalty = 1.0,
-    seed: Seed = 0,
-    stop: Stops = None,
-    logprobs: Logprobs = False,
-    chat: Chat = False,
-    threads: Threads = None,
+    temperature: Temperature = 0.0, top_k: TopK = 0, top_p: TopP = 1.0,
+    repetition_penalty: Penalty = 1.0, seed: Seed = 0, stop: Stops = None,
+    logprobs: Logprobs = False, check_numerics: CheckNumerics = False,
+    chat: Chat = False, threads: Threads = None,
+    device: Device = 0, prefill_chunk: PrefillChunk = 0, no_cuda_graphs: NoGraphs = False,
     output_json: OutputJson = None,
-) -> None:
+) -> None:   # fmt: skip
     """Generate text with an engine.
 
     Prompts come in the order --prompt, --prompt-ids, --input-file and share batches. Each is printed with the text
@@ -68,12 +72,17 @@ def run(
         raise TrtcError(f"--output-json is {output_json}, but {output_json.parent} is not a folder")
     options: SamplingOptions = {
         "max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p,
-        "repetition_penalty": repetition_penalty, "seed": seed, "stop": stop or [], "logprobs": logprobs,
+        "repetition_penalty": repetition_penalty, "seed": seed, "stop": stop or [],
+        "logprobs": logprobs, "check_numerics": check_numerics,
     }   # fmt: skip
-    engine = load(engine_dir, threads=threads)
-    completions = [_begin(engine, each, chat) for each in prompts]
-    events = engine.stream([c.prompt_token_ids for c in completions], **options)
-    _follow(events, engine, completions, _Printer(["" if chat else _shown(engine, c) for c in completions]))
+    how: LoadOptions = {
+        "threads": threads, "device": device, "prefill_chunk": prefill_chunk, "cuda_graphs": not no_cuda_graphs,
+    }   # fmt: skip
+    with detailed("trtc.gpu", "trtc.tensorrt"):
+        engine = load(engine_dir, **how)
+        completions = [_begin(engine, each, chat) for each in prompts]
+        events = engine.stream([c.prompt_token_ids for c in completions], **options)
+        _follow(events, engine, completions, _Printer(["" if chat else _shown(engine, c) for c in completions]))
     if output_json:
         write_atomically(output_json, json.dumps(list(map(_record, completions)), ensure_ascii=False, indent=1) + "\n")
 
