@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from trtc.backend.tensorrt.options import Options
 
 import trtc
+from trtc.backend.tensorrt.options import Options
 from trtc.runtime.bundle import EngineBundle
 from trtc.runtime.gpu.stream import Event
 from trtc.runtime.session import SessionOptions, open_session

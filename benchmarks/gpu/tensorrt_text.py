@@ -18,9 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from trtc.backend.tensorrt.options import Options
-
 import trtc
+from trtc.backend.tensorrt.options import Options
 
 Tokens = list[list[int]]
 

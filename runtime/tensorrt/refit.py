@@ -35,5 +35,7 @@ def refit(plan: Plan, bundle: EngineBundle, said: Weights, device: Device) -> No
         weights = trt.Weights(getattr(trt, DTYPES[place.dtype]), data[place.start :].ctypes.data, place.count)
         if not refitter.set_named_weights(name, weights):
             raise plan.refusal(device, f"the weight {name}")
+    if missing := refitter.get_missing_weights():
+        raise TrtcError(f"{file} has no weight {missing[0]}, but the plan needs it")
     if not refitter.refit_cuda_engine():   # which reads them all
         raise plan.refusal(device, "the refit of a plan")

@@ -24,7 +24,18 @@ def open_plan(bundle: EngineBundle, options: SessionOptions) -> GPUSession:
         MissingPackage: TensorRT or CUDA's bindings are not installed.
         TrtcError: this machine cannot run the plan.
     """
-    device = open_device(options.device)
+    stream, executor, weights = open_executor(bundle, options.device)
+    kind = ChoosingGPUSession if executor.tensors.chooses else GPUSession
+    how: dict[str, Any] = {"chunk": options.prefill_chunk, "graphs": options.cuda_graphs, "kept": executor.kept}
+    return kind(bundle, stream, executor, weights, **how)
+
+
+def open_executor(bundle: EngineBundle, number: int) -> tuple[Stream, PlanExecutor, Uploaded]:
+    """Load the plan on a GPU, and what it needs to run.
+
+    Errors: as of `open_plan`.
+    """
+    device = open_device(number)
     stream, tensors = Stream(device), Tensors(bundle.ranks[0])
     plan = load_plan(bundle, device)
     said = bundle.ranks[0].weights
@@ -32,7 +43,4 @@ def open_plan(bundle: EngineBundle, options: SessionOptions) -> GPUSession:
         refit(plan, bundle, said, device)
         said = None
     weights = Uploaded(bundle, said, device, stream)
-    executor = PlanExecutor(plan, device, stream, tensors, RuntimeCache(plan.file, device))
-    kind = ChoosingGPUSession if tensors.chooses else GPUSession
-    how: dict[str, Any] = {"chunk": options.prefill_chunk, "graphs": options.cuda_graphs, "kept": executor.kept}
-    return kind(bundle, stream, executor, weights, **how)
+    return stream, PlanExecutor(plan, device, stream, tensors, RuntimeCache(plan.file, device)), weights

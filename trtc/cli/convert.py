@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from trtc.cli import _options as options
 from trtc.cli import _original as original
 from trtc.cli._shared import progress, say
 from trtc.errors import TrtcError
+
+if TYPE_CHECKING:
+    from trtc.converter import Converted
 
 NAMES = "auto, hf, meta, nemo, deepspeed, jax, gguf, modelopt or trtllm"
 Source = Annotated[Path | None, typer.Argument(metavar="SRC", help="The checkpoint, of any form that trtc reads.")]
@@ -65,7 +68,11 @@ def convert(
             use_parallel_embedding=use_parallel_embedding, embedding_sharding_dim=embedding_sharding_dim,
             moe_tp_size=moe_tp_size, moe_ep_size=moe_ep_size, cp_size=cp_size,
         )   # fmt: skip
-    seconds, kept = time.perf_counter() - start, f" ({done.kept:,} of them were there)" if resume else ""
+    _tell(out, done, time.perf_counter() - start, resume)
+
+
+def _tell(out: Path, done: Converted, seconds: float, resume: bool) -> None:
+    kept = f" ({done.kept:,} of them were there)" if resume else ""
     say(
         f"checkpoint: {out}, {done.ranks} x {done.dtype}, {done.bytes:,} bytes{kept}, {seconds:.1f} s",
         checkpoint=out, ranks=done.ranks, dtype=done.dtype, bytes=done.bytes, kept=done.kept, seconds=seconds,
