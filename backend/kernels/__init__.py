@@ -1,0 +1,23 @@
+"""CUDA kernels: records, launch rules and sources. Importing this package registers them all."""
+
+from trtc.backend.kernels import embedding, norm
+from trtc.backend.kernels.kernel import ARCHITECTURES, KERNELS, Kernel, find, kernel
+from trtc.backend.kernels.launch import Launch, Pointer, Scalar, ceildiv, count, operand, product, result
+
+__all__ = [
+    "ARCHITECTURES",
+    "KERNELS",
+    "Kernel",
+    "Launch",
+    "Pointer",
+    "Scalar",
+    "ceildiv",
+    "count",
+    "embedding",
+    "find",
+    "kernel",
+    "norm",
+    "operand",
+    "product",
+    "result",
+]
