@@ -1,6 +1,6 @@
 """CUDA kernels: records, launch rules and sources. Importing this package registers them all."""
 
-from trtc.backend.kernels import embedding, norm
+from trtc.backend.kernels import embedding, linear, norm
 from trtc.backend.kernels.kernel import ARCHITECTURES, KERNELS, Kernel, find, kernel
 from trtc.backend.kernels.launch import Launch, Pointer, Scalar, ceildiv, count, operand, product, result
 
@@ -16,6 +16,7 @@ __all__ = [
     "embedding",
     "find",
     "kernel",
+    "linear",
     "norm",
     "operand",
     "product",
