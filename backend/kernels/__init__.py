@@ -1,6 +1,6 @@
 """CUDA kernels: records, launch rules and sources. Importing this package registers them all."""
 
-from trtc.backend.kernels import embedding, linear, norm
+from trtc.backend.kernels import attention, embedding, linear, norm, sampling
 from trtc.backend.kernels.kernel import ARCHITECTURES, KERNELS, Kernel, find, kernel
 from trtc.backend.kernels.launch import Launch, Pointer, Scalar, ceildiv, count, operand, product, result
 
@@ -11,6 +11,7 @@ __all__ = [
     "Launch",
     "Pointer",
     "Scalar",
+    "attention",
     "ceildiv",
     "count",
     "embedding",
@@ -21,4 +22,5 @@ __all__ = [
     "operand",
     "product",
     "result",
+    "sampling",
 ]

@@ -14,6 +14,8 @@ struct bf16 {
 };
 typedef float f32;
 
+#define INFINITY __int_as_float(0x7f800000)
+
 __device__ __forceinline__ float wide(f32 x) { return x; }
 __device__ __forceinline__ float wide(bf16 x) { return __uint_as_float((u32)x.bits << 16); }
 __device__ __forceinline__ float wide(f16 x) {

@@ -80,7 +80,7 @@ def result(number: int = 0) -> Pointer:
     return Pointer("result", str(number))
 
 
-def count(size: Size) -> Scalar:
+def count(size: Size | str) -> Scalar:
     """A size as an i32 argument."""
     return Scalar("i32", text(size))
 

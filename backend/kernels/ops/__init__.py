@@ -1,6 +1,8 @@
 """Ops that kernels compute and the IR has no single op for, by kind."""
 
+from trtc.backend.kernels.ops.attention import DecodeAttention, RopeAndAppend
 from trtc.backend.kernels.ops.linear import FusedLinear, Gated
 from trtc.backend.kernels.ops.norm import AddLayerNorm, AddRMSNorm
+from trtc.backend.kernels.ops.sampling import ArgMax
 
-__all__ = ["AddLayerNorm", "AddRMSNorm", "FusedLinear", "Gated"]
+__all__ = ["AddLayerNorm", "AddRMSNorm", "ArgMax", "DecodeAttention", "FusedLinear", "Gated", "RopeAndAppend"]

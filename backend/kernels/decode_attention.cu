@@ -1,0 +1,286 @@
+// Attention of one new token a sequence over a cache, on tensor cores: the query heads that share a key head are the rows
+// of a tile. A block reads a part of a sequence's keys for one key head; a warp 16 keys at a time, from global memory
+// straight to registers. The last block of a sequence's key head adds up the parts, always in the same order.
+//
+// T: elements of q and y. C: of the caches, T, i8 or f8e4m3. HEAD: elements of a head. GROUP: query heads a key head.
+#include "cache.cuh"
+#include "quantized.cuh"
+
+constexpr int ROWS = GROUP < 16 ? GROUP : 16;            // query heads of a block
+constexpr int SETS = (GROUP + 15) / 16;                  // blocks that share a key head
+constexpr int WIDE = HEAD / 64, LEFT = HEAD % 64 / 32;   // 64 elements of values, 8 a lane; then 32, 4 a lane
+constexpr int LEAST = 64;                                // keys that are worth a block
+constexpr int RECORD = HEAD + 2;                         // floats of a query head's part: sums, greatest score, total
+
+struct Part {
+    float most[2], total[2];
+    float sum[8 * WIDE + 4 * LEFT][4];
+};
+
+// Eight elements of a cache as T. Integers and small floats are exact in T; their scale comes later.
+__device__ __forceinline__ uint4 eight(const C* p) {
+#if QUANTIZED == 0
+    return *reinterpret_cast<const uint4*>(p);
+#else
+    const uint2 raw = *reinterpret_cast<const uint2*>(p);
+    u32 word[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) word[i] = two_of(i < 2 ? raw.x : raw.y, i % 2);
+    return make_uint4(word[0], word[1], word[2], word[3]);
+#endif
+}
+__device__ __forceinline__ uint2 four(const C* p) {
+#if QUANTIZED == 0
+    return *reinterpret_cast<const uint2*>(p);
+#else
+    const u32 raw = *reinterpret_cast<const u32*>(p);
+    return make_uint2(two_of(raw, 0), two_of(raw, 1));
+#endif
+}
+
+__device__ __forceinline__ u32 low(u32 a, u32 b) { return __byte_perm(a, b, 0x5410); }
+__device__ __forceinline__ u32 high(u32 a, u32 b) { return __byte_perm(a, b, 0x7632); }
+
+__device__ __forceinline__ float quad_max(float x) {
+    x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
+    return fmaxf(x, __shfl_xor_sync(~0u, x, 2));
+}
+__device__ __forceinline__ float quad_sum(float x) {
+    x += __shfl_xor_sync(~0u, x, 1);
+    return x + __shfl_xor_sync(~0u, x, 2);
+}
+
+extern "C" __global__ void __launch_bounds__(WARPS * 32) decode_attention(
+    const T* q, const C* keys, const C* values, const int* lengths,
+#if PAGED
+    const int* pages,
+#endif
+#if SLOPES
+    const float* slopes,
+#endif
+#if QUANTIZED
+    const float* key_scale, const float* value_scale,
+#endif
+    T* y, float* workspace, u32* counters, int capacity, float scale, float softcap) {
+    let_next_start();
+    __shared__ float merged[ROWS][HEAD];
+    __shared__ float most_of[WARPS][ROWS], total_of[WARPS][ROWS];
+    __shared__ int is_last;
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    const int head = blockIdx.y / SETS, first = head * GROUP + blockIdx.y % SETS * 16, batch = blockIdx.z;
+    const int rows = min(ROWS, GROUP - (int)blockIdx.y % SETS * 16);
+    const u64 pair_id = (u64)batch * gridDim.y + blockIdx.y;
+    wait_for_previous();
+
+    const int length = lengths[batch];
+    const int seen = WINDOW ? max(0, length - WINDOW) : 0, aligned = seen / 16 * 16;   // keys before are not seen
+    const int most_parts = min((int)gridDim.x, max(1, (length - aligned + LEAST - 1) / LEAST));
+    const int share = (length - aligned + most_parts * 16 - 1) / (most_parts * 16) * 16;
+    const int parts = share > 0 ? (length - aligned + share - 1) / share : 1;
+    if (blockIdx.x >= parts) return;
+    const int begin = aligned + blockIdx.x * share, end = min(length, begin + share);
+    T* out = y + ((u64)batch * HEADS + first) * HEAD;
+    if (length <= 0) {   // no key: zeros
+        for (int i = threadIdx.x; i < rows * HEAD; i += WARPS * 32) out[i] = narrow<T>(0);
+        return;
+    }
+
+    uint4 query[HEAD / 32][2];
+#pragma unroll
+    for (int c = 0; c < HEAD / 32; ++c) {
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            const T* from = q + ((u64)batch * HEADS + first + g + 8 * h) * HEAD + c * 32 + t * 8;
+            query[c][h] = g + 8 * h < rows ? *reinterpret_cast<const uint4*>(from) : make_uint4(0, 0, 0, 0);
+        }
+    }
+    float slope[2] = {0, 0};
+#if SLOPES
+#pragma unroll
+    for (int h = 0; h < 2; ++h) slope[h] = g + 8 * h < rows ? slopes[first + g + 8 * h] : 0;
+#endif
+#if QUANTIZED
+    scale *= key_scale[head];
+#endif
+    const Cache cache = cache_of(
+#if PAGED
+        pages, capacity / 64,
+#else
+        nullptr, 0,
+#endif
+        batch, head, HEADS / GROUP, capacity);
+
+    Part part;
+#pragma unroll
+    for (int h = 0; h < 2; ++h) part.most[h] = -INFINITY, part.total[h] = 0;
+#pragma unroll
+    for (int j = 0; j < 8 * WIDE + 4 * LEFT; ++j) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) part.sum[j][i] = 0;
+    }
+#pragma unroll 1
+    for (int start = begin + warp * 16; start < end; start += WARPS * 16) {
+        uint4 key[2][HEAD / 32];
+#pragma unroll
+        for (int j = 0; j < 2; ++j) {   // past the end: the last key once more, which nothing sees
+            const C* from = keys + cache.row(min(start + 8 * j + g, length - 1)) * HEAD + t * 8;
+#pragma unroll
+            for (int c = 0; c < HEAD / 32; ++c) key[j][c] = eight(from + c * 32);
+        }
+        uint4 value[WIDE > 0 ? WIDE : 1][4];
+        uint2 left[4];
+#pragma unroll
+        for (int r = 0; r < 4; ++r) {
+            const C* from = values + cache.row(min(start + 2 * t + r % 2 + r / 2 * 8, length - 1)) * HEAD;
+#pragma unroll
+            for (int c = 0; c < WIDE; ++c) value[c][r] = eight(from + c * 64 + g * 8);
+            if (LEFT) left[r] = four(from + WIDE * 64 + g * 4);
+        }
+        float score[2][4] = {};
+#pragma unroll
+        for (int j = 0; j < 2; ++j) {
+#pragma unroll
+            for (int c = 0; c < HEAD / 32; ++c) {
+                const uint4 k = key[j][c], a = query[c][0], b = query[c][1];
+                mma<T>(score[j], a.x, b.x, a.y, b.y, k.x, k.y);
+                mma<T>(score[j], a.z, b.z, a.w, b.w, k.z, k.w);
+            }
+        }
+#pragma unroll
+        for (int j = 0; j < 2; ++j) {
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                const int at = start + 8 * j + 2 * t + i % 2;
+                float s = score[j][i] * scale;
+#if SOFTCAP
+                s = softcap * tanhf(s / softcap);
+#endif
+                s += slope[i / 2] * (at - (length - 1));
+                score[j][i] = at >= seen && at < end ? s * 1.44269504f : -INFINITY;   // for powers of 2
+            }
+        }
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            const float here = fmaxf(fmaxf(score[0][2 * h], score[0][2 * h + 1]), fmaxf(score[1][2 * h], score[1][2 * h + 1]));
+            const float most = fmaxf(part.most[h], quad_max(here));
+            const float less = most == -INFINITY ? 1.0f : exp2f(part.most[h] - most);
+            part.most[h] = most;
+            float total = 0;
+#pragma unroll
+            for (int j = 0; j < 2; ++j) {
+#pragma unroll
+                for (int i = 2 * h; i < 2 * h + 2; ++i) {
+                    score[j][i] = most == -INFINITY ? 0.0f : exp2f(score[j][i] - most);
+                    total += score[j][i];
+                }
+            }
+            part.total[h] = part.total[h] * less + total;
+#pragma unroll
+            for (int j = 0; j < 8 * WIDE + 4 * LEFT; ++j) part.sum[j][2 * h] *= less, part.sum[j][2 * h + 1] *= less;
+        }
+        const u32 a0 = pair<T>(score[0][0], score[0][1]), a1 = pair<T>(score[0][2], score[0][3]);
+        const u32 a2 = pair<T>(score[1][0], score[1][1]), a3 = pair<T>(score[1][2], score[1][3]);
+#pragma unroll
+        for (int c = 0; c < WIDE; ++c) {
+            const u32* v = reinterpret_cast<const u32*>(value[c]);
+#pragma unroll
+            for (int w = 0; w < 4; ++w) {
+                const u32 r0 = v[w], r1 = v[4 + w], r2 = v[8 + w], r3 = v[12 + w];
+                mma<T>(part.sum[8 * c + 2 * w], a0, a1, a2, a3, low(r0, r1), low(r2, r3));
+                mma<T>(part.sum[8 * c + 2 * w + 1], a0, a1, a2, a3, high(r0, r1), high(r2, r3));
+            }
+        }
+        if (LEFT) {
+            const u32* v = reinterpret_cast<const u32*>(left);
+#pragma unroll
+            for (int w = 0; w < 2; ++w) {
+                mma<T>(part.sum[8 * WIDE + 2 * w], a0, a1, a2, a3, low(v[w], v[2 + w]), low(v[4 + w], v[6 + w]));
+                mma<T>(part.sum[8 * WIDE + 2 * w + 1], a0, a1, a2, a3, high(v[w], v[2 + w]), high(v[4 + w], v[6 + w]));
+            }
+        }
+    }
+
+    // the warps' parts, one after the other, into shared memory
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+        part.total[h] = quad_sum(part.total[h]);
+        if (t == 0 && g + 8 * h < ROWS) most_of[warp][g + 8 * h] = part.most[h], total_of[warp][g + 8 * h] = part.total[h];
+    }
+    __syncthreads();
+    float most[2] = {-INFINITY, -INFINITY}, less[2];
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+        if (g + 8 * h >= ROWS) continue;
+#pragma unroll
+        for (int w = 0; w < WARPS; ++w) most[h] = fmaxf(most[h], most_of[w][g + 8 * h]);
+        less[h] = part.most[h] == -INFINITY ? 0.0f : exp2f(part.most[h] - most[h]);
+    }
+#pragma unroll 1
+    for (int w = 0; w < WARPS; ++w) {
+        if (w == warp) {
+#pragma unroll
+            for (int j = 0; j < 8 * WIDE + 4 * LEFT; ++j) {
+#pragma unroll
+                for (int i = 0; i < 4; ++i) {
+                    const int row = g + i / 2 * 8, n = 2 * t + i % 2;
+                    const int d = j < 8 * WIDE ? j / 8 * 64 + n * 8 + j % 8 : WIDE * 64 + n * 4 + j - 8 * WIDE;
+                    if (row < ROWS) merged[row][d] = (w ? merged[row][d] : 0.0f) + part.sum[j][i] * less[i / 2];
+                }
+            }
+        }
+        __syncthreads();
+    }
+    const auto most_in_block = [&](int row) {
+        float m = -INFINITY;
+#pragma unroll
+        for (int w = 0; w < WARPS; ++w) m = fmaxf(m, most_of[w][row]);
+        return m;
+    };
+    const auto total_in_block = [&](int row, float m) {
+        float s = 0;
+#pragma unroll
+        for (int w = 0; w < WARPS; ++w) s += most_of[w][row] == -INFINITY ? 0.0f : total_of[w][row] * exp2f(most_of[w][row] - m);
+        return s;
+    };
+#if QUANTIZED
+    const float restored = value_scale[head];
+#else
+    const float restored = 1.0f;
+#endif
+    if (parts == 1) {
+        for (int i = threadIdx.x; i < rows * HEAD; i += WARPS * 32) {
+            const int row = i / HEAD;
+            out[i] = narrow<T>(merged[row][i % HEAD] / total_in_block(row, most_in_block(row)) * restored);
+        }
+        return;
+    }
+    float* records = workspace + pair_id * gridDim.x * ROWS * RECORD;
+    float* mine = records + (u64)blockIdx.x * ROWS * RECORD;
+    for (int i = threadIdx.x; i < rows * HEAD; i += WARPS * 32) mine[i / HEAD * RECORD + i % HEAD] = merged[i / HEAD][i % HEAD];
+    if (threadIdx.x < rows) {
+        const float m = most_in_block(threadIdx.x);
+        mine[threadIdx.x * RECORD + HEAD] = m;
+        mine[threadIdx.x * RECORD + HEAD + 1] = total_in_block(threadIdx.x, m);
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        __threadfence();
+        is_last = atomicAdd(counters + pair_id, 1) == parts - 1;
+        if (is_last) counters[pair_id] = 0;   // as every launch finds it
+        __threadfence();
+    }
+    __syncthreads();
+    if (!is_last) return;
+    for (int i = threadIdx.x; i < rows * HEAD; i += WARPS * 32) {
+        const float* record = records + i / HEAD * RECORD;
+        float m = -INFINITY, total = 0, sum = 0;
+        for (int p = 0; p < parts; ++p) m = fmaxf(m, __ldcg(record + (u64)p * ROWS * RECORD + HEAD));
+        for (int p = 0; p < parts; ++p) {
+            const float* of = record + (u64)p * ROWS * RECORD;
+            const float factor = exp2f(__ldcg(of + HEAD) - m);
+            total += __ldcg(of + HEAD + 1) * factor;
+            sum += __ldcg(of + i % HEAD) * factor;
+        }
+        out[i] = narrow<T>(sum / total * restored);
+    }
+}
