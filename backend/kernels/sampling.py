@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trtc.backend.kernels.kernel import kernel
-from trtc.backend.kernels.launch import Launch, Pointer, ceildiv, operand, product, result
+from trtc.backend.kernels.launch import Launch, Pointer, operand, product, result
 from trtc.backend.kernels.ops import ArgMax
 from trtc.backend.kernels.rules import fixed, last_axis, rows, vector
 from trtc.ir.ops import TopK

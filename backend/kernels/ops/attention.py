@@ -69,7 +69,7 @@ class RopeAndAppend(Op, name="cuda.rope_and_append"):
         heads = qkv.reshape(batch, tokens, -1, size)
         q, k, v = np.split(heads, (self.heads, self.heads + self.kv_heads), axis=2)
         if cos is not None and sin is not None:
-            at = np.add.outer(start, np.arange(tokens))
+            at: Array = start[:, None] + np.arange(tokens, dtype=np.int32)
             q, k = (self._turned(x, cos[at].astype(qkv.dtype), sin[at].astype(qkv.dtype)) for x in (q, k))
         keys, values = key_cache.copy(), value_cache.copy()
         for cache, new, scale in ((keys, k, key_scale), (values, v, value_scale)):

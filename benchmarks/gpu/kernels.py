@@ -1,0 +1,220 @@
+"""The kernels on the GPU of this machine: right on random shapes, and how near to the speed of memory.
+
+    python benchmarks/gpu/kernels.py check [NAME ...] [--seeds N]
+    python benchmarks/gpu/kernels.py time [NAME ...]
+    compute-sanitizer --tool memcheck python benchmarks/gpu/kernels.py check --seeds 1
+
+Needs torch, cuda-bindings and NVRTC. ``check`` compares each kernel with its op's meaning in f64, on poisoned outputs, and
+runs it twice: both results must be the same bits. ``time`` takes the shapes of LLaMA 3.1 8B in bf16.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(Path(__file__).parent)]
+
+import device  # noqa: E402
+import kernel_cases  # noqa: E402
+from kernel_cases import Case  # noqa: E402
+
+from trtc.backend.kernels import KERNELS, find  # noqa: E402
+from trtc.backend.kernels import ops as fused  # noqa: E402
+from trtc.backend.kernels.nvrtc import compile_source  # noqa: E402
+from trtc.ir import ops  # noqa: E402
+from trtc.ir.op import Op  # noqa: E402
+from trtc.ir.ops import Input  # noqa: E402
+from trtc.ir.types import bf16, f32, i4, i8, i32  # noqa: E402
+
+NORM = {"f32": 3e-6, "f16": 6e-4, "bf16": 5e-3}   # of the error to that of the reference; a bf16 has 8 bits, rounded twice
+LARGEST = {"f32": 2e-5, "f16": 5e-3, "bf16": 4e-2}   # of one error, to the largest element
+
+
+def compile_all(ops: Iterable[Op]) -> None:
+    """Every kernel that serves these ops, into the cache, on all cores."""
+    target = device.architecture()
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        for op in ops:
+            for kernel in KERNELS[type(op)]:
+                if kernel.serves(op, target) is None:
+                    pool.submit(compile_source, kernel.source, dict(kernel.launch(op).defines), target)
+
+
+def check(names: list[str], seeds: int) -> int:
+    """Every kernel that serves a case against its op in f64; how many cases fail."""
+    failed = 0
+    compile_all(kernel_cases.seeded(n, d, s).op for n in names for d in kernel_cases.DTYPES for s in range(seeds))
+    for name in names:
+        worst, kernels, count = 0.0, set[str](), 0
+        for dtype in kernel_cases.DTYPES:
+            for seed in range(seeds):
+                case = kernel_cases.seeded(name, dtype, seed)
+                for why, error, kernel in verdicts(case):
+                    kernels.add(kernel)
+                    worst, count = max(worst, error), count + 1
+                    if why:
+                        failed += 1
+                        print(f"FAIL {name} {dtype} seed {seed} {kernel}: {why}; {case.op.type} {dict(case.sizes)} "
+                              f"{dict(case.op.attributes)}", flush=True)   # fmt: skip
+        print(f"{name:32} {count:4} cases, worst {worst:.2f} of its tolerance, by {', '.join(sorted(kernels))}", flush=True)
+    return failed
+
+
+def verdicts(case: Case) -> Iterator[tuple[str, float, str]]:
+    """For every kernel that serves the case: what is wrong, the error as a share of the tolerance, the kernel's name."""
+    want = case.evaluate(precise=True)
+    for kernel in KERNELS[type(case.op)]:
+        if kernel.serves(case.op, device.architecture()):
+            continue
+        loaded = device.prepare(kernel, case.op, case.sizes)
+        first, again = (device.run(case.op, loaded, case.tensors) for _ in range(2))
+        shares = [compare(a, w, str(case.op.dtype)) for a, w in zip(first, want, strict=True)]
+        same = all(a.tobytes() == b.tobytes() for a, b in zip(first, again, strict=True))
+        worst = max(shares)
+        yield ("" if worst <= 1 else "too far off") if same else "two runs differ", worst, kernel.name
+
+
+def compare(got: Any, want: Any, dtype: str) -> float:
+    """The error as a share of the tolerance; infinite where NaN stands in one alone."""
+    if got.dtype.kind in "iu" and got.dtype.itemsize > 1:
+        return 0.0 if (got == want).all() else np.inf
+    a, b = got.astype(np.float64), np.asarray(want).astype(np.float64)
+    kept = ~np.isnan(b)
+    if (np.isnan(a) == kept).any():
+        return np.inf
+    a, b = a[kept], b[kept]
+    if not b.size:
+        return 0.0
+    step = 1.0 if got.dtype == np.int8 else 0.0   # a cache of integers: one step, where rounding meets a tie
+    apart = np.maximum(np.abs(a - b) - step, 0)
+    error = np.linalg.norm(apart) / max(np.linalg.norm(b), 1e-30)
+    eight = 12.0 if got.dtype.itemsize == 1 and not step else 1.0   # f8e4m3 has 4 bits
+    return float(max(error / (NORM[dtype] * eight), apart.max() / np.abs(b).max(initial=1e-30) / (LARGEST[dtype] * eight)))
+
+
+@dataclass(frozen=True)
+class Timed:
+    """An op at the shape of LLaMA 3.1 8B, and the bytes that it must move."""
+
+    name: str
+    op: Op
+    bytes: int
+    lengths: int = 0
+
+
+def timed() -> Iterator[Timed]:
+    hidden, inner, vocabulary = 4096, 14336, 128256
+    for batch in (1, 8, 16):
+        def x(width: int, key: str = "x", batch: int = batch) -> Input:
+            return Input(key, bf16[batch, 1, width])
+
+        for name, rows, columns in (("qkv", 6144, hidden), ("o", hidden, hidden), ("down", hidden, inner), ("lm_head", vocabulary, hidden)):
+            residual = x(rows, "residual") if name in ("o", "down") else None
+            moved = 2 * (rows * columns + batch * (rows + columns))
+            yield Timed(f"{name} {batch}", fused.FusedLinear(x(columns), Input("weight", bf16[rows, columns]), None, None, residual), moved)
+        op = fused.FusedLinear(x(hidden), Input("weight", bf16[2 * inner, hidden]), activation="silu")
+        yield Timed(f"gate_up {batch}", op, 2 * (2 * inner * hidden + batch * (hidden + inner)))
+        for stored, part, of in ((i8, 1.0, (6144,)), (i4, 0.5 + 2 / 128, (6144, hidden // 128))):
+            op = fused.FusedLinear(x(hidden), Input("weight", stored[6144, hidden]), Input("scales", bf16[of]))
+            yield Timed(f"qkv {stored} {batch}", op, int(part * 6144 * hidden) + 2 * batch * (6144 + hidden))
+            of = (2 * inner, *(of[1:]))
+            op = fused.FusedLinear(x(hidden), Input("weight", stored[2 * inner, hidden]), Input("scales", bf16[of]), activation="silu")
+            yield Timed(f"gate_up {stored} {batch}", op, int(part * 2 * inner * hidden) + 2 * batch * (inner + hidden))
+            of = (hidden, *((inner // 128,) if of[1:] else ()))
+            op = fused.FusedLinear(x(inner), Input("weight", stored[hidden, inner]), Input("scales", bf16[of]))
+            yield Timed(f"down {stored} {batch}", op, int(part * inner * hidden) + 2 * batch * (inner + hidden))
+    for batch, length, capacity in ((1, 1024, 1024), (1, 1024, 8192), (1, 8192, 8192), (8, 1024, 1024), (64, 1024, 1024)):
+        yield attention(batch, length, capacity)
+    for batch in (1, 8, 64):
+        moved = 2 * 4 * batch * hidden + 2 * hidden
+        of = bf16[batch, 1, hidden]
+        yield Timed(f"add_rms_norm {batch}", fused.AddRMSNorm(Input("x", of), Input("skip", of), Input("weight", bf16[hidden])), moved)
+        cache = bf16[batch, 8, 1024, 128]
+        op = fused.RopeAndAppend(
+            Input("qkv", bf16[batch, 1, 6144]), Input("key_cache", cache), Input("value_cache", cache), Input("start", i32[batch]),
+            Input("cos", f32[1024, 64]), Input("sin", f32[1024, 64]), heads=32, kv_heads=8,
+        )   # fmt: skip
+        yield Timed(f"rope_and_append {batch}", op, 2 * batch * 2 * 6144, 1000)
+        yield Timed(f"argmax {batch}", fused.ArgMax(Input("x", f32[batch, vocabulary])), 4 * batch * vocabulary)
+    yield Timed("embedding 64", ops.Embedding(Input("table", bf16[vocabulary, hidden]), Input("ids", i32[64, 1])), 4 * 64 * hidden)
+    of = bf16[8192, 14336]
+    yield Timed("swiglu 8192", ops.SwiGLU(Input("gate", of), Input("up", of)), 6 * 8192 * 14336)
+
+
+def attention(batch: int, length: int, capacity: int) -> Timed:
+    cache = bf16[batch, 8, capacity, 128]
+    op = fused.DecodeAttention(
+        Input("q", bf16[batch, 1, 4096]), Input("key_cache", cache), Input("value_cache", cache),
+        Input("lengths", i32[batch]), heads=32, kv_heads=8, scale=128**-0.5,
+    )   # fmt: skip
+    return Timed(f"attention {batch} x {length} of {capacity}", op, batch * (4 * 8 * 128 * length + 4 * 4096), length)
+
+
+def time(names: list[str]) -> None:
+    """Microseconds a launch in a graph of many, on rotating buffers that the cache does not hold."""
+    cases = [c for c in timed() if not names or any(c.name.startswith(n) for n in names)]
+    compile_all(c.op for c in cases)
+    bandwidth = device.copy_bandwidth()
+    print(f"{torch.cuda.get_device_name()}: a copy moves {bandwidth / 1e12:.2f} TB/s")
+    print(f"{'kernel':32} {'us':>8} {'floor':>8} {'share':>6}")
+    for case in cases:
+        kernel = find(case.op, device.architecture())
+        assert not isinstance(kernel, str), kernel
+        loaded = device.prepare(kernel, case.op, {})
+        total = sum(v.type.nbytes() for v in case.op.operands.values())
+        copies = max(2, min(24, -(-300_000_000 // total)))
+        sets = [random_operands(case) for _ in range(copies)]
+        results = device.outputs(case.op, loaded, sets[0])
+        launches = (copies if copies > 8 else 12) if case.bytes > 5e6 else 96
+
+        def work(i: int, loaded: Any = loaded, sets: Any = sets, results: Any = results) -> None:
+            loaded(sets[i % len(sets)], results, overlap=True)
+
+        took, floor = device.graph_time(work, launches), case.bytes / bandwidth
+        print(f"{case.name:32} {took * 1e6:8.2f} {floor * 1e6:8.2f} {floor / took:6.1%}", flush=True)
+        del sets, results, loaded
+
+
+def random_operands(case: Timed) -> dict[str, torch.Tensor]:
+    made: dict[str, torch.Tensor] = {}
+    for name, value in case.op.operands.items():
+        of = value.type
+        if of.dtype == i32:
+            made[name] = torch.full((of.numel(),), case.lengths, dtype=torch.int32, device="cuda")
+        elif of.dtype in (i8, i4):
+            made[name] = torch.randint(0, 255, (of.nbytes(),), dtype=torch.uint8, device="cuda")
+        else:
+            kind: Any = torch.bfloat16 if of.dtype == bf16 else torch.float32
+            made[name] = torch.randn(of.numel(), dtype=kind, device="cuda").mul_(0.02)
+    return made
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("check", "time"))
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--seeds", type=int, default=12)
+    given = parser.parse_args()
+    if given.what == "time":
+        time(given.names)
+        return
+    unknown = set(given.names) - set(kernel_cases.MAKES)
+    if unknown:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    if failed := check(given.names or list(kernel_cases.MAKES), given.seeds):
+        sys.exit(f"{failed} cases fail")
+
+
+if __name__ == "__main__":
+    main()
