@@ -25,6 +25,7 @@ from trtc.ir.types import Size, bf16, f8e4m3, f16, i8
 LARGEST = 256   # elements of a head
 BLOCKS = 4      # of a decode step's attention, that are started for each multiprocessor, if there is so much to do
 LEAST = 64      # keys that are worth a block
+MOST = 64       # blocks that share a key head of a sequence
 
 
 def _quantized(op: RopeAndAppend | DecodeAttention) -> int:
@@ -88,12 +89,14 @@ def plain_decode_attention(op: DecodeAttention) -> Launch:
 @kernel("decode_attention.cu", _decodes)
 def decode_attention(op: DecodeAttention) -> Launch:
     """Blocks share the keys of a sequence; how many follows from its length, on the device."""
-    warps, batch, group = 4, op.q.shape[0], op.heads // op.kv_heads
+    batch, group, size = op.q.shape[0], op.heads // op.kv_heads, fixed(op.key_cache.shape[3])
+    warps = 4 if min(group, 16) * size <= 2048 else 2   # whose parts fit into shared memory
     sets = op.kv_heads * -(-group // 16)
     pairs = product(batch, sets)
-    parts: Expression = f"max(1, min(ceildiv({MULTIPROCESSORS}*{BLOCKS}, {pairs}), ceildiv({_capacity(op)}, {LEAST})))"
-    record = 4 * min(group, 16) * (fixed(op.key_cache.shape[3]) + 2)
-    defines = _attention_defines(op) | {"GROUP": group, "WARPS": warps}
+    wanted = f"min(ceildiv({MULTIPROCESSORS}*{BLOCKS}, {pairs}), ceildiv({_capacity(op)}, {LEAST}))"
+    parts: Expression = f"max(1, min({MOST}, {wanted}))"
+    record = 4 * min(group, 16) * (size + 2)
+    defines = _attention_defines(op) | {"GROUP": group, "WARPS": warps, "MOST": MOST}
     arguments = (*_given(op), result(), Pointer("workspace"), Pointer("counters"), *_scalars(op))
     return Launch(
         "decode_attention", defines, (parts, sets, text(batch)), (32 * warps, 1, 1), arguments,

@@ -2,7 +2,8 @@
 // of a tile. A block reads a part of a sequence's keys for one key head; a warp 16 keys at a time, from global memory
 // straight to registers. The last block of a sequence's key head adds up the parts, always in the same order.
 //
-// T: elements of q and y. C: of the caches, T, i8 or f8e4m3. HEAD: elements of a head. GROUP: query heads a key head.
+// T: elements of q and y. C: of the caches, T, i8 or f8e4m3. HEAD: elements of a head. GROUP: query heads a key head. MOST: blocks
+// that share a sequence's key head.
 #include "cache.cuh"
 #include "quantized.cuh"
 
@@ -17,16 +18,17 @@ struct Part {
     float sum[8 * WIDE + 4 * LEFT][4];
 };
 
+#if QUANTIZED
+__device__ __forceinline__ u32 two_of(u32 four, int i) { return pair<T>(element(four, i), element(four, i + 1)); }
+#endif
+
 // Eight elements of a cache as T. Integers and small floats are exact in T; their scale comes later.
 __device__ __forceinline__ uint4 eight(const C* p) {
 #if QUANTIZED == 0
     return *reinterpret_cast<const uint4*>(p);
 #else
     const uint2 raw = *reinterpret_cast<const uint2*>(p);
-    u32 word[4];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) word[i] = two_of(i < 2 ? raw.x : raw.y, i % 2);
-    return make_uint4(word[0], word[1], word[2], word[3]);
+    return make_uint4(two_of(raw.x, 0), two_of(raw.x, 2), two_of(raw.y, 0), two_of(raw.y, 2));
 #endif
 }
 __device__ __forceinline__ uint2 four(const C* p) {
@@ -34,7 +36,7 @@ __device__ __forceinline__ uint2 four(const C* p) {
     return *reinterpret_cast<const uint2*>(p);
 #else
     const u32 raw = *reinterpret_cast<const u32*>(p);
-    return make_uint2(two_of(raw, 0), two_of(raw, 1));
+    return make_uint2(two_of(raw, 0), two_of(raw, 2));
 #endif
 }
 
@@ -63,8 +65,8 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) decode_attention(
 #endif
     T* y, float* workspace, u32* counters, int capacity, float scale, float softcap) {
     let_next_start();
-    __shared__ float merged[ROWS][HEAD];
-    __shared__ float most_of[WARPS][ROWS], total_of[WARPS][ROWS];
+    __shared__ float merged[WARPS][ROWS][HEAD], factors[ROWS][MOST], totals[ROWS][MOST];
+    __shared__ float most_of[WARPS][ROWS], total_of[WARPS][ROWS], most_here[ROWS], total_here[ROWS];
     __shared__ int is_last;
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     const int head = blockIdx.y / SETS, first = head * GROUP + blockIdx.y % SETS * 16, batch = blockIdx.z;
@@ -200,67 +202,56 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) decode_attention(
         }
     }
 
-    // the warps' parts, one after the other, into shared memory
+    // the parts of the warps, then of the blocks
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
+        const int row = g + 8 * h;
         part.total[h] = quad_sum(part.total[h]);
-        if (t == 0 && g + 8 * h < ROWS) most_of[warp][g + 8 * h] = part.most[h], total_of[warp][g + 8 * h] = part.total[h];
-    }
-    __syncthreads();
-    float most[2] = {-INFINITY, -INFINITY}, less[2];
+        if (row < ROWS && t == 0) most_of[warp][row] = part.most[h], total_of[warp][row] = part.total[h];
 #pragma unroll
-    for (int h = 0; h < 2; ++h) {
-        if (g + 8 * h >= ROWS) continue;
+        for (int j = 0; j < 8 * WIDE + 4 * LEFT; ++j) {
 #pragma unroll
-        for (int w = 0; w < WARPS; ++w) most[h] = fmaxf(most[h], most_of[w][g + 8 * h]);
-        less[h] = part.most[h] == -INFINITY ? 0.0f : exp2f(part.most[h] - most[h]);
-    }
-#pragma unroll 1
-    for (int w = 0; w < WARPS; ++w) {
-        if (w == warp) {
-#pragma unroll
-            for (int j = 0; j < 8 * WIDE + 4 * LEFT; ++j) {
-#pragma unroll
-                for (int i = 0; i < 4; ++i) {
-                    const int row = g + i / 2 * 8, n = 2 * t + i % 2;
-                    const int d = j < 8 * WIDE ? j / 8 * 64 + n * 8 + j % 8 : WIDE * 64 + n * 4 + j - 8 * WIDE;
-                    if (row < ROWS) merged[row][d] = (w ? merged[row][d] : 0.0f) + part.sum[j][i] * less[i / 2];
-                }
+            for (int i = 0; i < 2; ++i) {
+                const int n = 2 * t + i;
+                const int d = j < 8 * WIDE ? j / 8 * 64 + n * 8 + j % 8 : WIDE * 64 + n * 4 + j - 8 * WIDE;
+                if (row < ROWS) merged[warp][row][d] = part.sum[j][2 * h + i];
             }
         }
-        __syncthreads();
     }
-    const auto most_in_block = [&](int row) {
-        float m = -INFINITY;
+    __syncthreads();
+    if (threadIdx.x < ROWS) {   // a query head each: the factor of each warp's part
+        const int row = threadIdx.x;
+        float m = -INFINITY, total = 0;
 #pragma unroll
         for (int w = 0; w < WARPS; ++w) m = fmaxf(m, most_of[w][row]);
-        return m;
-    };
-    const auto total_in_block = [&](int row, float m) {
-        float s = 0;
 #pragma unroll
-        for (int w = 0; w < WARPS; ++w) s += most_of[w][row] == -INFINITY ? 0.0f : total_of[w][row] * exp2f(most_of[w][row] - m);
-        return s;
-    };
+        for (int w = 0; w < WARPS; ++w) {
+            const float factor = most_of[w][row] == -INFINITY ? 0.0f : exp2f(most_of[w][row] - m);
+            total += total_of[w][row] * factor;
+            most_of[w][row] = factor;
+        }
+        most_here[row] = m, total_here[row] = total;
+    }
+    __syncthreads();
 #if QUANTIZED
     const float restored = value_scale[head];
 #else
     const float restored = 1.0f;
 #endif
-    if (parts == 1) {
-        for (int i = threadIdx.x; i < rows * HEAD; i += WARPS * 32) {
-            const int row = i / HEAD;
-            out[i] = narrow<T>(merged[row][i % HEAD] / total_in_block(row, most_in_block(row)) * restored);
-        }
-        return;
-    }
     float* records = workspace + pair_id * gridDim.x * ROWS * RECORD;
     float* mine = records + (u64)blockIdx.x * ROWS * RECORD;
-    for (int i = threadIdx.x; i < rows * HEAD; i += WARPS * 32) mine[i / HEAD * RECORD + i % HEAD] = merged[i / HEAD][i % HEAD];
+    for (int i = threadIdx.x; i < rows * HEAD; i += WARPS * 32) {
+        const int row = i / HEAD, d = i % HEAD;
+        float sum = 0;
+#pragma unroll
+        for (int w = 0; w < WARPS; ++w) sum += merged[w][row][d] * most_of[w][row];
+        if (parts == 1) out[i] = narrow<T>(sum / total_here[row] * restored);
+        else mine[row * RECORD + d] = sum;
+    }
+    if (parts == 1) return;
     if (threadIdx.x < rows) {
-        const float m = most_in_block(threadIdx.x);
-        mine[threadIdx.x * RECORD + HEAD] = m;
-        mine[threadIdx.x * RECORD + HEAD + 1] = total_in_block(threadIdx.x, m);
+        mine[threadIdx.x * RECORD + HEAD] = most_here[threadIdx.x];
+        mine[threadIdx.x * RECORD + HEAD + 1] = total_here[threadIdx.x];
     }
     __syncthreads();
     if (threadIdx.x == 0) {
@@ -271,16 +262,35 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) decode_attention(
     }
     __syncthreads();
     if (!is_last) return;
-    for (int i = threadIdx.x; i < rows * HEAD; i += WARPS * 32) {
-        const float* record = records + i / HEAD * RECORD;
-        float m = -INFINITY, total = 0, sum = 0;
-        for (int p = 0; p < parts; ++p) m = fmaxf(m, __ldcg(record + (u64)p * ROWS * RECORD + HEAD));
-        for (int p = 0; p < parts; ++p) {
-            const float* of = record + (u64)p * ROWS * RECORD;
-            const float factor = exp2f(__ldcg(of + HEAD) - m);
-            total += __ldcg(of + HEAD + 1) * factor;
-            sum += __ldcg(of + i % HEAD) * factor;
+
+    for (int row = warp; row < rows; row += WARPS) {   // a warp a query head: the factor of each block's part
+        float m = -INFINITY, total = 0;
+        for (int p = lane; p < parts; p += 32) {
+            const float* record = records + ((u64)p * ROWS + row) * RECORD + HEAD;
+            factors[row][p] = __ldcg(record);
+            totals[row][p] = __ldcg(record + 1);
+            m = fmaxf(m, factors[row][p]);
         }
-        out[i] = narrow<T>(sum / total * restored);
+        m = warp_max(m);
+        for (int p = lane; p < parts; p += 32) {
+            factors[row][p] = exp2f(factors[row][p] - m);
+            total += totals[row][p] * factors[row][p];
+        }
+        total = warp_sum(total);
+        for (int p = lane; p < parts; p += 32) factors[row][p] *= restored / total;
+    }
+    __syncthreads();
+    for (int i = threadIdx.x; i < rows * HEAD / 2; i += WARPS * 32) {
+        const int row = i / (HEAD / 2), d = i % (HEAD / 2) * 2;
+        const float2* from = reinterpret_cast<const float2*>(records + row * RECORD + d);
+        float2 sum = make_float2(0, 0);
+#pragma unroll 8
+        for (int p = 0; p < parts; ++p) {
+            const float2 x = __ldcg(from + (u64)p * ROWS * RECORD / 2);
+            sum.x += x.x * factors[row][p], sum.y += x.y * factors[row][p];
+        }
+        Pack<T, 2> y;
+        y.set(0, sum.x), y.set(1, sum.y);
+        store<T, 2>(out + 2 * i, y);
     }
 }

@@ -5,9 +5,9 @@
 
 constexpr int EACH = (HEAD + 31) / 32;
 
-__device__ __forceinline__ float element(const C* p) {
+__device__ __forceinline__ float read(const C* p) {
 #if QUANTIZED
-    return wide(T{(u16)two_of(*p, 0)});
+    return element(*p, 0);
 #else
     return wide(*p);
 #endif
@@ -50,7 +50,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) plain_attention(
         const u64 row = cache.row(key) * HEAD;
         float s = 0;
 #pragma unroll
-        for (int i = 0; i < EACH; ++i) s += lane + 32 * i < HEAD ? mine[i] * element(keys + row + lane + 32 * i) : 0.0f;
+        for (int i = 0; i < EACH; ++i) s += lane + 32 * i < HEAD ? mine[i] * read(keys + row + lane + 32 * i) : 0.0f;
         s = warp_sum(s) * scale;
 #if SOFTCAP
         s = softcap * tanhf(s / softcap);
@@ -63,7 +63,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) plain_attention(
         total = total * less + share;
 #pragma unroll
         for (int i = 0; i < EACH; ++i) {
-            if (lane + 32 * i < HEAD) sum[i] = sum[i] * less + share * element(values + row + lane + 32 * i);
+            if (lane + 32 * i < HEAD) sum[i] = sum[i] * less + share * read(values + row + lane + 32 * i);
         }
     }
     if (lane == 0) most_of[warp] = most, total_of[warp] = total;

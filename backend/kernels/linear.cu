@@ -2,7 +2,7 @@
 //
 // A block makes 16 * TILES rows of the weight for 8 * COLUMNS rows of x; its WARPS warps share the sum over K and add
 // their parts in shared memory, always in the same order. Weights go from global memory straight to registers, DEPTH
-// loads of 16 bytes ahead, the first ones before the launches before this one are done.
+// (an even number) loads ahead, the first ones before the launches before this one are done.
 //
 // T: elements of x and y. BITS: of a weight; 16 is T, 8 and 4 are integers: 8 with a scale a row, 4 with a scale for 128
 // elements of a row, in the low half of a byte first. GATED: rows r and ROWS / 2 + r of the weight make element r of y:
@@ -17,9 +17,14 @@ constexpr int STEPS = (CHUNKS + WARPS - 1) / WARPS;
 constexpr int OUTER = GATED ? ROWS / 2 : ROWS;   // elements of a row of y
 constexpr int WORDS = EACH / 8;                  // 16 bytes of x that belong to 16 bytes of weights
 
-struct Step {
-    uint4 weight[TILES][2];
-    uint4 x[COLUMNS][WORDS];
+struct Weights {
+    uint4 raw[TILES][2];
+#if BITS == 4
+    T scale[TILES][2];
+#endif
+};
+struct Inputs {
+    uint4 raw[COLUMNS][WORDS];
 };
 
 // Words of T that hold weights, in the order in which `spread` puts x.
@@ -34,8 +39,19 @@ template <> __device__ __forceinline__ u32 from_nibbles<f16>(u32 word) {   // 0x
     asm("sub.rn.f16x2 %0, %0, %1;" : "+r"(y) : "r"(0x64086408u));
     return y;
 }
-__device__ __forceinline__ float from_byte(u32 flipped, int i) {   // 2^23 + (weight + 128), less 2^23 + 128
-    return __uint_as_float(__byte_perm(flipped, 0x4b000000u, 0x7540 + i)) - 8388736.0f;
+// The same of bytes, two of a word: the lower ones for i = 0.
+template <class E> __device__ __forceinline__ u32 from_bytes(u32 word, int i);
+template <> __device__ __forceinline__ u32 from_bytes<bf16>(u32 word, int i) {
+    const u32 both = __byte_perm(word, 0x43434343u, i ? 0x7372 : 0x7170);
+    u32 y = both & 0xff7fff7fu;                                              // 128 + the last 7 bits
+    const u32 base = both & 0xff80ff80u;                                     // 128, or 256 for negative ones
+    asm("fma.rn.bf16x2 %0, %1, %2, %0;" : "+r"(y) : "r"(base), "r"(0xbf80bf80u));
+    return y;
+}
+template <> __device__ __forceinline__ u32 from_bytes<f16>(u32 word, int i) {   // 1024 + (weight + 128), less 1152
+    u32 y = __byte_perm(word ^ 0x80808080u, 0x64646464u, i ? 0x7372 : 0x7170);
+    asm("sub.rn.f16x2 %0, %0, %1;" : "+r"(y) : "r"(0x64806480u));
+    return y;
 }
 
 __device__ __forceinline__ u32 word_of(const uint4& x, int i) { return i == 0 ? x.x : i == 1 ? x.y : i == 2 ? x.z : x.w; }
@@ -43,10 +59,7 @@ __device__ __forceinline__ u32 word_of(const uint4& x, int i) { return i == 0 ? 
 // The i-th word of two weights of T in 16 bytes.
 __device__ __forceinline__ u32 weights(const uint4& raw, int i) {
     if (BITS == 16) return word_of(raw, i);
-    if (BITS == 8) {
-        const u32 flipped = word_of(raw, i / 2) ^ 0x80808080u;
-        return pair<T>(from_byte(flipped, i % 2 * 2), from_byte(flipped, i % 2 * 2 + 1));
-    }
+    if (BITS == 8) return from_bytes<T>(word_of(raw, i / 2), i % 2);
     return from_nibbles<T>(word_of(raw, i / 4) >> (i % 4 * 4));
 }
 // The i-th word of two elements of x: for 4 bits those that stand 4 apart, as their weights do in a word.
@@ -83,17 +96,23 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) skinny_linear(
 #pragma unroll
         for (int h = 0; h < 2; ++h) rows[m][h] = weight + (u64)row_of(m, g + 8 * h) * (INNER / 8 * BITS) + t * 16;
     }
-    Step ring[DEPTH];
-    const auto load_weight = [&](Step& s, int step) {
+    Weights ahead[DEPTH];
+    Inputs inputs[2];
+    const auto load_weights = [&](Weights& w, int step) {
         const int chunk = step * WARPS + warp;
         if (chunk >= CHUNKS) return;
 #pragma unroll
         for (int m = 0; m < TILES; ++m) {
 #pragma unroll
-            for (int h = 0; h < 2; ++h) s.weight[m][h] = stream(rows[m][h] + chunk * 64);
+            for (int h = 0; h < 2; ++h) {
+                w.raw[m][h] = stream(rows[m][h] + chunk * 64);
+#if BITS == 4
+                w.scale[m][h] = scales[(u64)row_of(m, g + 8 * h) * CHUNKS + chunk];
+#endif
+            }
         }
     };
-    const auto load_x = [&](Step& s, int step) {
+    const auto load_inputs = [&](Inputs& in, int step) {
         const int chunk = step * WARPS + warp;
         if (chunk >= CHUNKS) return;
 #pragma unroll
@@ -101,49 +120,46 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) skinny_linear(
             const int r = column + n * 8 + g;
             const uint4* from = reinterpret_cast<const uint4*>(x + (u64)r * INNER + chunk * CHUNK + t * EACH);
 #pragma unroll
-            for (int w = 0; w < WORDS; ++w) s.x[n][w] = r < count ? from[w] : make_uint4(0, 0, 0, 0);
+            for (int w = 0; w < WORDS; ++w) in.raw[n][w] = r < count ? from[w] : make_uint4(0, 0, 0, 0);
         }
     };
     float sum[TILES][COLUMNS][4] = {};
-    const auto multiply = [&](const Step& s, int step) {
-        const int chunk = step * WARPS + warp;
-        if (chunk >= CHUNKS) return;
+    const auto multiply = [&](const Weights& w, const Inputs& in, int step) {
+        if (step * WARPS + warp >= CHUNKS) return;
 #pragma unroll
         for (int m = 0; m < TILES; ++m) {
             float group[COLUMNS][4] = {};
 #pragma unroll
             for (int i = 0; i < EACH / 2; i += 2) {
-                const u32 a0 = weights(s.weight[m][0], i), a1 = weights(s.weight[m][1], i);
-                const u32 a2 = weights(s.weight[m][0], i + 1), a3 = weights(s.weight[m][1], i + 1);
+                const u32 a0 = weights(w.raw[m][0], i), a1 = weights(w.raw[m][1], i);
+                const u32 a2 = weights(w.raw[m][0], i + 1), a3 = weights(w.raw[m][1], i + 1);
 #pragma unroll
                 for (int n = 0; n < COLUMNS; ++n) {
-                    mma<T>(BITS == 4 ? group[n] : sum[m][n], a0, a1, a2, a3, spread(s.x[n], i), spread(s.x[n], i + 1));
+                    mma<T>(BITS == 4 ? group[n] : sum[m][n], a0, a1, a2, a3, spread(in.raw[n], i), spread(in.raw[n], i + 1));
                 }
             }
 #if BITS == 4
-            const float upper = wide(scales[(u64)row_of(m, g) * CHUNKS + chunk]);
-            const float lower = wide(scales[(u64)row_of(m, g + 8) * CHUNKS + chunk]);
 #pragma unroll
             for (int n = 0; n < COLUMNS; ++n) {
 #pragma unroll
-                for (int i = 0; i < 4; ++i) sum[m][n][i] += (i < 2 ? upper : lower) * group[n][i];
+                for (int i = 0; i < 4; ++i) sum[m][n][i] += wide(w.scale[m][i / 2]) * group[n][i];
             }
 #endif
         }
     };
 
 #pragma unroll
-    for (int d = 0; d < DEPTH; ++d) load_weight(ring[d], d);
+    for (int d = 0; d < DEPTH; ++d) load_weights(ahead[d], d);
     wait_for_previous();
-#pragma unroll
-    for (int d = 0; d < DEPTH; ++d) load_x(ring[d], d);
+    load_inputs(inputs[0], 0);
+    load_inputs(inputs[1], 1);
 #pragma unroll 1
     for (int base = 0; base < STEPS; base += DEPTH) {
 #pragma unroll
         for (int d = 0; d < DEPTH; ++d) {
-            multiply(ring[d], base + d);
-            load_weight(ring[d], base + d + DEPTH);
-            load_x(ring[d], base + d + DEPTH);
+            multiply(ahead[d], inputs[d % 2], base + d);
+            load_weights(ahead[d], base + d + DEPTH);
+            load_inputs(inputs[d % 2], base + d + 2);
         }
     }
 

@@ -89,9 +89,11 @@ def _skinny_launch(op: FusedLinear) -> Launch:
     few = isinstance(columns, int) and columns <= MOST // 2
     outer, gated = fixed(op.type.shape[-1]), bool(op.activation)
     tiles = 2 if gated or not few else 1
-    warps, depth = 8, {16: 8, 8: 4, 4: 2}[op.weight.dtype.bits] // tiles
+    warps, bits = 8, op.weight.dtype.bits
+    steps = ceildiv(fixed(op.weight.shape[1]) * bits // 512, warps)
+    depth = min(8 // tiles, 2 * -(-fixed(steps) // 2))
     defines = _defines(op) | {
-        "BITS": op.weight.dtype.bits, "TILES": tiles, "COLUMNS": 1 if few else 2, "WARPS": warps, "DEPTH": depth,
+        "BITS": bits, "TILES": tiles, "COLUMNS": 1 if few else 2, "WARPS": warps, "DEPTH": depth,
     }   # fmt: skip
     grid = (ceildiv(outer, 16 if gated else 16 * tiles), ceildiv(columns, 8 if few else 16), 1)
     return Launch("skinny_linear", defines, grid, (32 * warps, 1, 1), _arguments(op))

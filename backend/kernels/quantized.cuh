@@ -1,4 +1,4 @@
-// Caches of 8 bits: C is the stored element, T what is computed in. QUANTIZED: 0 none, 1 integers, 2 f8e4m3.
+// Caches of 8 bits: C is the stored element, T what is computed in, where both are exact. QUANTIZED: 0 none, 1 integers, 2 f8e4m3.
 #pragma once
 #include "mma.cuh"
 
@@ -8,25 +8,17 @@ typedef u8 C;
 typedef T C;
 #endif
 
-// Elements 2 * i and 2 * i + 1 of a word of four, as T.
-__device__ __forceinline__ u32 two_of(u32 four, int i) {
-#if QUANTIZED == 1
-    const u32 flipped = four ^ 0x80808080u;   // 2^23 + (x + 128), less 2^23 + 128
-    const float a = __uint_as_float(__byte_perm(flipped, 0x4b000000u, i ? 0x7542 : 0x7540)) - 8388736.0f;
-    const float b = __uint_as_float(__byte_perm(flipped, 0x4b000000u, i ? 0x7543 : 0x7541)) - 8388736.0f;
-    return pair<T>(a, b);
-#elif QUANTIZED == 2
-    float at[2];
-#pragma unroll
-    for (int e = 0; e < 2; ++e) {   // exponent and mantissa, 7 bits, into those of f32, then 2^120
-        const u32 x = four >> (16 * i + 8 * e);
-        at[e] = __uint_as_float((x & 0x80u) << 24 | (x & 0x7fu) << 20) * 1.329227995784916e36f;
-    }
-    return pair<T>(at[0], at[1]);
-#else
-    return 0;
+#if QUANTIZED
+// Element i of a word of four; its scale comes later.
+__device__ __forceinline__ float element(u32 four, int i) {
+#if QUANTIZED == 1   // 2^23 + (x + 128), less 2^23 + 128
+    return __uint_as_float(__byte_perm(four ^ 0x80808080u, 0x4b000000u, 0x7540 + i)) - 8388736.0f;
+#else                // exponent and mantissa, 7 bits, into those of f32, then 2^120
+    const u32 x = four >> (8 * i);
+    return __uint_as_float((x & 0x80u) << 24 | (x & 0x7fu) << 20) * 1.329227995784916e36f;
 #endif
 }
+#endif
 
 // An element as it is stored, nearest to x.
 __device__ __forceinline__ C stored(float x) {

@@ -129,6 +129,7 @@ def run(op: Op, loaded: Loaded, tensors: Mapping[str, np.ndarray[Any, Any]], **o
 
 def graph_time(work: Callable[[int], None], steps: int, repeats: int = 7) -> float:
     """The median seconds of one of ``steps`` calls of ``work(i)``, replayed as one CUDA graph."""
+    torch.cuda.synchronize()   # what other streams prepare
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         for i in range(min(steps, 3)):
@@ -152,7 +153,7 @@ def graph_time(work: Callable[[int], None], steps: int, repeats: int = 7) -> flo
 
 def copy_bandwidth() -> float:
     """Bytes a second of a large copy on the device, those read and those written together."""
-    size = 1 << 30
-    source = torch.randint(0, 255, (size,), dtype=torch.uint8, device="cuda")
+    count = 1 << 29
+    source = torch.randn(count, device="cuda")
     target = torch.empty_like(source)
-    return 2 * size / graph_time(lambda _: target.copy_(source), 4)
+    return 8 * count / graph_time(lambda _: target.copy_(source), 4)
