@@ -53,6 +53,23 @@ template <class T, int N> __device__ __forceinline__ void store(T* p, const Pack
     *reinterpret_cast<Pack<T, N>*>(p) = x;
 }
 
+// 16, 8 or 4 bytes, loaded where the program says so: the compiler would rather wait and keep fewer loads under way.
+__device__ __forceinline__ uint4 load_now(const uint4* p) {
+    uint4 x;
+    asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w) : "l"(p));
+    return x;
+}
+__device__ __forceinline__ uint2 load_now(const uint2* p) {
+    uint2 x;
+    asm volatile("ld.global.v2.u32 {%0, %1}, [%2];" : "=r"(x.x), "=r"(x.y) : "l"(p));
+    return x;
+}
+__device__ __forceinline__ u32 load_now(const u32* p) {
+    u32 x;
+    asm volatile("ld.global.u32 %0, [%1];" : "=r"(x) : "l"(p));
+    return x;
+}
+
 // 16 bytes of weights: read once, by nobody else, and never written, so past L1.
 __device__ __forceinline__ uint4 stream(const void* p) {
     uint4 x;

@@ -22,23 +22,22 @@ struct Part {
 __device__ __forceinline__ u32 two_of(u32 four, int i) { return pair<T>(element(four, i), element(four, i + 1)); }
 #endif
 
-// Eight elements of a cache as T. Integers and small floats are exact in T; their scale comes later.
-__device__ __forceinline__ uint4 eight(const C* p) {
-#if QUANTIZED == 0
-    return *reinterpret_cast<const uint4*>(p);
-#else
-    const uint2 raw = *reinterpret_cast<const uint2*>(p);
-    return make_uint4(two_of(raw.x, 0), two_of(raw.x, 2), two_of(raw.y, 0), two_of(raw.y, 2));
-#endif
+// Eight and four elements of a cache as they are stored, and as T.
+#if QUANTIZED
+typedef uint2 Eight;
+typedef u32 Four;
+__device__ __forceinline__ uint4 as_t(Eight x) {
+    return make_uint4(two_of(x.x, 0), two_of(x.x, 2), two_of(x.y, 0), two_of(x.y, 2));
 }
-__device__ __forceinline__ uint2 four(const C* p) {
-#if QUANTIZED == 0
-    return *reinterpret_cast<const uint2*>(p);
+__device__ __forceinline__ uint2 as_t(Four x) { return make_uint2(two_of(x, 0), two_of(x, 2)); }
 #else
-    const u32 raw = *reinterpret_cast<const u32*>(p);
-    return make_uint2(two_of(raw, 0), two_of(raw, 2));
+typedef uint4 Eight;
+typedef uint2 Four;
+__device__ __forceinline__ uint4 as_t(Eight x) { return x; }
+__device__ __forceinline__ uint2 as_t(Four x) { return x; }
 #endif
-}
+__device__ __forceinline__ Eight eight(const C* p) { return load_now(reinterpret_cast<const Eight*>(p)); }
+__device__ __forceinline__ Four four(const C* p) { return load_now(reinterpret_cast<const Four*>(p)); }
 
 __device__ __forceinline__ u32 low(u32 a, u32 b) { return __byte_perm(a, b, 0x5410); }
 __device__ __forceinline__ u32 high(u32 a, u32 b) { return __byte_perm(a, b, 0x7632); }
@@ -65,7 +64,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) decode_attention(
 #endif
     T* y, float* workspace, u32* counters, int capacity, float scale, float softcap) {
     let_next_start();
-    __shared__ float merged[WARPS][ROWS][HEAD], factors[ROWS][MOST], totals[ROWS][MOST];
+    __shared__ float merged[WARPS][ROWS][HEAD + 4], factors[ROWS][MOST], totals[ROWS][MOST];
     __shared__ float most_of[WARPS][ROWS], total_of[WARPS][ROWS], most_here[ROWS], total_here[ROWS];
     __shared__ int is_last;
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
@@ -120,17 +119,18 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) decode_attention(
 #pragma unroll
         for (int i = 0; i < 4; ++i) part.sum[j][i] = 0;
     }
-#pragma unroll 1
-    for (int start = begin + warp * 16; start < end; start += WARPS * 16) {
-        uint4 key[2][HEAD / 32];
+    // A tile's keys are loaded as soon as those of the tile before are used, and its values likewise.
+    Eight key[2][HEAD / 32], value[WIDE > 0 ? WIDE : 1][4];
+    Four left[4];
+    const auto load_keys = [&](int start) {   // past the end: the last key once more, which nothing sees
 #pragma unroll
-        for (int j = 0; j < 2; ++j) {   // past the end: the last key once more, which nothing sees
+        for (int j = 0; j < 2; ++j) {
             const C* from = keys + cache.row(min(start + 8 * j + g, length - 1)) * HEAD + t * 8;
 #pragma unroll
             for (int c = 0; c < HEAD / 32; ++c) key[j][c] = eight(from + c * 32);
         }
-        uint4 value[WIDE > 0 ? WIDE : 1][4];
-        uint2 left[4];
+    };
+    const auto load_values = [&](int start) {
 #pragma unroll
         for (int r = 0; r < 4; ++r) {
             const C* from = values + cache.row(min(start + 2 * t + r % 2 + r / 2 * 8, length - 1)) * HEAD;
@@ -138,16 +138,21 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) decode_attention(
             for (int c = 0; c < WIDE; ++c) value[c][r] = eight(from + c * 64 + g * 8);
             if (LEFT) left[r] = four(from + WIDE * 64 + g * 4);
         }
+    };
+    if (begin + warp * 16 < end) load_keys(begin + warp * 16), load_values(begin + warp * 16);
+#pragma unroll 1
+    for (int start = begin + warp * 16, next = start + WARPS * 16; start < end; start = next, next += WARPS * 16) {
         float score[2][4] = {};
 #pragma unroll
         for (int j = 0; j < 2; ++j) {
 #pragma unroll
             for (int c = 0; c < HEAD / 32; ++c) {
-                const uint4 k = key[j][c], a = query[c][0], b = query[c][1];
+                const uint4 k = as_t(key[j][c]), a = query[c][0], b = query[c][1];
                 mma<T>(score[j], a.x, b.x, a.y, b.y, k.x, k.y);
                 mma<T>(score[j], a.z, b.z, a.w, b.w, k.z, k.w);
             }
         }
+        if (next < end) load_keys(next);
 #pragma unroll
         for (int j = 0; j < 2; ++j) {
 #pragma unroll
@@ -184,22 +189,24 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) decode_attention(
         const u32 a2 = pair<T>(score[1][0], score[1][1]), a3 = pair<T>(score[1][2], score[1][3]);
 #pragma unroll
         for (int c = 0; c < WIDE; ++c) {
-            const u32* v = reinterpret_cast<const u32*>(value[c]);
+            const uint4 v[4] = {as_t(value[c][0]), as_t(value[c][1]), as_t(value[c][2]), as_t(value[c][3])};
 #pragma unroll
             for (int w = 0; w < 4; ++w) {
-                const u32 r0 = v[w], r1 = v[4 + w], r2 = v[8 + w], r3 = v[12 + w];
+                const u32 r0 = word_of(v[0], w), r1 = word_of(v[1], w), r2 = word_of(v[2], w), r3 = word_of(v[3], w);
                 mma<T>(part.sum[8 * c + 2 * w], a0, a1, a2, a3, low(r0, r1), low(r2, r3));
                 mma<T>(part.sum[8 * c + 2 * w + 1], a0, a1, a2, a3, high(r0, r1), high(r2, r3));
             }
         }
-        if (LEFT) {
-            const u32* v = reinterpret_cast<const u32*>(left);
+#if HEAD % 64
+        const uint2 v[4] = {as_t(left[0]), as_t(left[1]), as_t(left[2]), as_t(left[3])};
 #pragma unroll
-            for (int w = 0; w < 2; ++w) {
-                mma<T>(part.sum[8 * WIDE + 2 * w], a0, a1, a2, a3, low(v[w], v[2 + w]), low(v[4 + w], v[6 + w]));
-                mma<T>(part.sum[8 * WIDE + 2 * w + 1], a0, a1, a2, a3, high(v[w], v[2 + w]), high(v[4 + w], v[6 + w]));
-            }
+        for (int w = 0; w < 2; ++w) {
+            const u32 r0 = w ? v[0].y : v[0].x, r1 = w ? v[1].y : v[1].x, r2 = w ? v[2].y : v[2].x, r3 = w ? v[3].y : v[3].x;
+            mma<T>(part.sum[8 * WIDE + 2 * w], a0, a1, a2, a3, low(r0, r1), low(r2, r3));
+            mma<T>(part.sum[8 * WIDE + 2 * w + 1], a0, a1, a2, a3, high(r0, r1), high(r2, r3));
         }
+#endif
+        if (next < end) load_values(next);
     }
 
     // the parts of the warps, then of the blocks
@@ -208,14 +215,20 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) decode_attention(
         const int row = g + 8 * h;
         part.total[h] = quad_sum(part.total[h]);
         if (row < ROWS && t == 0) most_of[warp][row] = part.most[h], total_of[warp][row] = part.total[h];
+        if (row >= ROWS) continue;
 #pragma unroll
-        for (int j = 0; j < 8 * WIDE + 4 * LEFT; ++j) {
+        for (int i = 0; i < 2; ++i) {
+            const int n = 2 * t + i, e = 2 * h + i;
 #pragma unroll
-            for (int i = 0; i < 2; ++i) {
-                const int n = 2 * t + i;
-                const int d = j < 8 * WIDE ? j / 8 * 64 + n * 8 + j % 8 : WIDE * 64 + n * 4 + j - 8 * WIDE;
-                if (row < ROWS) merged[warp][row][d] = part.sum[j][2 * h + i];
+            for (int j = 0; j < 8 * WIDE; j += 4) {
+                float4* to = reinterpret_cast<float4*>(&merged[warp][row][j / 8 * 64 + n * 8 + j % 8]);
+                *to = make_float4(part.sum[j][e], part.sum[j + 1][e], part.sum[j + 2][e], part.sum[j + 3][e]);
             }
+#if HEAD % 64
+            constexpr int j = 8 * WIDE;
+            float4* to = reinterpret_cast<float4*>(&merged[warp][row][WIDE * 64 + n * 4]);
+            *to = make_float4(part.sum[j][e], part.sum[j + 1][e], part.sum[j + 2][e], part.sum[j + 3][e]);
+#endif
         }
     }
     __syncthreads();

@@ -2,7 +2,8 @@
 //
 // A block makes 16 * TILES rows of the weight for 8 * COLUMNS rows of x; its WARPS warps share the sum over K and add
 // their parts in shared memory, always in the same order. Weights go from global memory straight to registers, DEPTH
-// (an even number) loads ahead, the first ones before the launches before this one are done.
+// loads ahead, the first ones before the launches before this one are done; x is INPUTS loads ahead, a divisor of DEPTH.
+// BLOCKS: that a multiprocessor must hold.
 //
 // T: elements of x and y. BITS: of a weight; 16 is T, 8 and 4 are integers: 8 with a scale a row, 4 with a scale for 128
 // elements of a row, in the low half of a byte first. GATED: rows r and ROWS / 2 + r of the weight make element r of y:
@@ -54,8 +55,6 @@ template <> __device__ __forceinline__ u32 from_bytes<f16>(u32 word, int i) {   
     return y;
 }
 
-__device__ __forceinline__ u32 word_of(const uint4& x, int i) { return i == 0 ? x.x : i == 1 ? x.y : i == 2 ? x.z : x.w; }
-
 // The i-th word of two weights of T in 16 bytes.
 __device__ __forceinline__ u32 weights(const uint4& raw, int i) {
     if (BITS == 16) return word_of(raw, i);
@@ -70,7 +69,7 @@ __device__ __forceinline__ u32 spread(const uint4 (&x)[WORDS], int i) {
     return __byte_perm(word_of(eight, e / 2), word_of(eight, 2 + e / 2), e % 2 ? 0x7632 : 0x5410);
 }
 
-extern "C" __global__ void __launch_bounds__(WARPS * 32) skinny_linear(
+extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) skinny_linear(
     const T* x, const u8* weight,
 #if BITS < 16
     const T* scales,
@@ -97,7 +96,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) skinny_linear(
         for (int h = 0; h < 2; ++h) rows[m][h] = weight + (u64)row_of(m, g + 8 * h) * (INNER / 8 * BITS) + t * 16;
     }
     Weights ahead[DEPTH];
-    Inputs inputs[2];
+    Inputs inputs[INPUTS];
     const auto load_weights = [&](Weights& w, int step) {
         const int chunk = step * WARPS + warp;
         if (chunk >= CHUNKS) return;
@@ -151,15 +150,15 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) skinny_linear(
 #pragma unroll
     for (int d = 0; d < DEPTH; ++d) load_weights(ahead[d], d);
     wait_for_previous();
-    load_inputs(inputs[0], 0);
-    load_inputs(inputs[1], 1);
+#pragma unroll
+    for (int d = 0; d < INPUTS; ++d) load_inputs(inputs[d], d);
 #pragma unroll 1
     for (int base = 0; base < STEPS; base += DEPTH) {
 #pragma unroll
         for (int d = 0; d < DEPTH; ++d) {
-            multiply(ahead[d], inputs[d % 2], base + d);
+            multiply(ahead[d], inputs[d % INPUTS], base + d);
             load_weights(ahead[d], base + d + DEPTH);
-            load_inputs(inputs[d % 2], base + d + 2);
+            load_inputs(inputs[d % INPUTS], base + d + INPUTS);
         }
     }
 

@@ -91,9 +91,10 @@ def _skinny_launch(op: FusedLinear) -> Launch:
     tiles = 2 if gated or not few else 1
     warps, bits = 8, op.weight.dtype.bits
     steps = ceildiv(fixed(op.weight.shape[1]) * bits // 512, warps)
-    depth = min(8 // tiles, 2 * -(-fixed(steps) // 2))
+    depth = min(4 // tiles, 2 * -(-fixed(steps) // 2))
     defines = _defines(op) | {
         "BITS": bits, "TILES": tiles, "COLUMNS": 1 if few else 2, "WARPS": warps, "DEPTH": depth,
+        "INPUTS": min(2, depth), "BLOCKS": 3 if few else 2,
     }   # fmt: skip
     grid = (ceildiv(outer, 16 if gated else 16 * tiles), ceildiv(columns, 8 if few else 16), 1)
     return Launch("skinny_linear", defines, grid, (32 * warps, 1, 1), _arguments(op))
