@@ -135,6 +135,27 @@ def argmax(rng: Random, dtype: DType) -> Case:
     return make.case(fused.ArgMax(x) if rng.random() < 0.5 else ops.TopK(x, 1))
 
 
+def sample(rng: Random, dtype: DType) -> Case:
+    make = Maker(rng, B=int(rng.integers(1, 6)))
+    x = make.floats("logits", dtype["B", int(rng.choice((5, 1000, 50257)))], float(rng.choice((0.5, 3))))
+    batch = make.sizes["B"]
+    return make.case(fused.Sample(
+        x,
+        make.given("temperature", f32["B",], rng.choice(np.array((0, 0.5, 1, 2), np.float32), batch)),
+        make.given("top_k", i32["B",], rng.choice(np.array((0, 1, 3, 50), np.int32), batch)),
+        make.given("top_p", f32["B",], rng.choice(np.array((1, 0.95, 0.5, 0.01), np.float32), batch)),
+        make.given("seed", i64["B",], rng.integers(0, 1 << 62, batch)),
+        make.integers("step", i32["B",], 0, 1000),
+    ))   # fmt: skip
+
+
+def stop_check(rng: Random, _: DType) -> Case:
+    make = Maker(rng, B=int(rng.integers(1, 300)))
+    tokens, lengths = make.integers("tokens", i32["B",], 0, 9), make.integers("lengths", i32["B",], 0, 9)
+    limits, stops = make.integers("limits", i32["B",], 1, 12), make.integers("stops", i32[3,], 0, 9)
+    return make.case(fused.StopCheck(tokens, lengths, limits, stops, make.integers("done", i32["B",], 0, 1)))
+
+
 def lengths_of(rng: Random, batch: int, capacity: int, new: int) -> Array:
     """Tokens of each sequence before ``new`` more: none, one, about the border of a page, almost full."""
     edges = [n for n in (0, 1, 15, 16, 62, 63, 64, 65, 127, 128, capacity - new) if 0 <= n <= capacity - new]
@@ -236,6 +257,8 @@ MAKES: dict[str, Callable[[Random, DType], Case]] = {
     "gated": gated,
     "swiglu": swiglu,
     "argmax": argmax,
+    "sample": sample,
+    "stop_check": stop_check,
     "rope_and_append": rope_and_append(),
     "rope_and_append, paged": rope_and_append(paged=True),
     "rope_and_append, i8": rope_and_append(i8),

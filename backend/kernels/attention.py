@@ -23,8 +23,6 @@ from trtc.expressions import Expression
 from trtc.ir.types import Size, bf16, f8e4m3, f16, i8
 
 LARGEST = 256   # elements of a head
-BLOCKS = 4      # of a decode step's attention, that are started for each multiprocessor, if there is so much to do
-LEAST = 64      # keys that are worth a block
 MOST = 64       # blocks that share a key head of a sequence
 
 
@@ -93,8 +91,7 @@ def decode_attention(op: DecodeAttention) -> Launch:
     warps = 4 if min(group, 16) * size <= 2048 else 2   # whose parts fit into shared memory
     sets = op.kv_heads * -(-group // 16)
     pairs = product(batch, sets)
-    wanted = f"min(ceildiv({MULTIPROCESSORS}*{BLOCKS}, {pairs}), ceildiv({_capacity(op)}, {LEAST}))"
-    parts: Expression = f"max(1, min({MOST}, {wanted}))"
+    parts = _parts(pairs, _capacity(op))
     record = 4 * min(group, 16) * (size + 2)
     defines = _attention_defines(op) | {"GROUP": group, "WARPS": warps, "MOST": MOST}
     arguments = (*_given(op), result(), Pointer("workspace"), Pointer("counters"), *_scalars(op))
@@ -102,6 +99,17 @@ def decode_attention(op: DecodeAttention) -> Launch:
         "decode_attention", defines, (parts, sets, text(batch)), (32 * warps, 1, 1), arguments,
         workspace_bytes=product(pairs, record, parts), counter_bytes=product(pairs, 4),
     )   # fmt: skip
+
+
+def _parts(pairs: Expression, capacity: Size | str) -> Expression:
+    """How many blocks share the keys of one of the pairs of a sequence and a key head, at most.
+
+    A multiprocessor holds two blocks. As many as fit at once are best, as the last round of more would be left half
+    empty; where there are so many pairs that each gets a block or two, many rounds of blocks are, of 512 keys at least.
+    """
+    at_once = f"ceildiv(2*{MULTIPROCESSORS} + 1 - {pairs}, {pairs})"   # rounded down
+    rounds = f"min(ceildiv(8*{MULTIPROCESSORS}, {pairs}), ceildiv({capacity}, 512))"
+    return f"max(1, min({MOST}, min(max({at_once}, {rounds}), ceildiv({capacity}, 64))))"
 
 
 def _attention_defines(op: DecodeAttention) -> dict[str, int | str]:

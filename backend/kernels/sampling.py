@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from trtc.backend.kernels.kernel import kernel
-from trtc.backend.kernels.launch import Launch, Pointer, operand, product, result
-from trtc.backend.kernels.ops import ArgMax
+from trtc.backend.kernels.launch import Launch, Pointer, ceildiv, count, operand, product, result, text
+from trtc.backend.kernels.ops import ArgMax, Sample, StopCheck
 from trtc.backend.kernels.rules import fixed, last_axis, rows, vector
 from trtc.ir.ops import TopK
 
@@ -38,3 +38,20 @@ def _argmax(op: TopK | ArgMax) -> Launch:
         "argmax", defines, (parts, many, 1), (256, 1, 1), arguments,
         workspace_bytes=product(many, 8 * parts), counter_bytes=product(many, 4),
     )   # fmt: skip
+
+
+@kernel("sample.cu", lambda op: last_axis(op.logits))
+def sample(op: Sample) -> Launch:
+    """A block draws the token of one sequence."""
+    defines = {"T": op.logits.dtype.name, "WIDTH": fixed(op.logits.shape[1])}
+    given = (operand(f.name) for f in op.fields)
+    bins = 4 * (4 * 2048 + 2048 + 1)   # struct Bins
+    return Launch("sample", defines, (text(op.logits.shape[0]), 1, 1), (1024, 1, 1), (*given, result()), bins)
+
+
+@kernel("stop_check.cu")
+def stop_check(op: StopCheck) -> Launch:
+    """A thread looks at one sequence."""
+    batch = op.tokens.shape[0]
+    arguments = (*(operand(f.name) for f in op.fields), result(), result(1), count(batch), count(op.stops.shape[0]))
+    return Launch("stop_check", {"THREADS": 128}, (ceildiv(batch, 128), 1, 1), (128, 1, 1), arguments)

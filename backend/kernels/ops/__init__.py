@@ -3,6 +3,16 @@
 from trtc.backend.kernels.ops.attention import DecodeAttention, RopeAndAppend
 from trtc.backend.kernels.ops.linear import FusedLinear, Gated
 from trtc.backend.kernels.ops.norm import AddLayerNorm, AddRMSNorm
-from trtc.backend.kernels.ops.sampling import ArgMax
+from trtc.backend.kernels.ops.sampling import ArgMax, Sample, StopCheck
 
-__all__ = ["AddLayerNorm", "AddRMSNorm", "ArgMax", "DecodeAttention", "FusedLinear", "Gated", "RopeAndAppend"]
+__all__ = [
+    "AddLayerNorm",
+    "AddRMSNorm",
+    "ArgMax",
+    "DecodeAttention",
+    "FusedLinear",
+    "Gated",
+    "RopeAndAppend",
+    "Sample",
+    "StopCheck",
+]
