@@ -135,6 +135,30 @@ def argmax(rng: Random, dtype: DType) -> Case:
     return make.case(fused.ArgMax(x) if rng.random() < 0.5 else ops.TopK(x, 1))
 
 
+def route(rng: Random, dtype: DType) -> Case:
+    make = Maker(rng, N=int(rng.integers(1, 20)))
+    experts = int(rng.choice((2, 8, 60, 128)))
+    logits = make.floats("logits", dtype["N", experts])
+    return make.case(fused.Route(logits, int(rng.choice((1, 2, 8))) % experts or 1, bool(rng.random() < 0.5)))
+
+
+def experts(outer: bool) -> Callable[[Random, DType], Case]:
+    def made(rng: Random, dtype: DType) -> Case:
+        count, hidden, width = (int(rng.choice(sizes)) for sizes in ((2, 8, 20), (20, 64, 288), (12, 96, 512)))
+        make = Maker(rng, N=int(rng.choice((1, 2, 9, 40))))
+        many = min(count, int(rng.choice((1, 2, 4))))
+        rows = np.argsort(rng.random((make.sizes["N"], count)), axis=1)[:, :many].astype(np.int32)
+        chosen = make.given("chosen", i32["N", many], rows)
+        if outer:
+            inner, shares = make.floats("inner", dtype["N", many, width]), make.floats("shares", dtype["N", many])
+            proj = make.floats("proj", dtype[count, hidden, width], width**-0.5)
+            return make.case(fused.ExpertsOuter(inner, chosen, shares, proj))
+        fc, gate = (make.floats(key, dtype[count, width, hidden], hidden**-0.5) for key in ("fc", "gate"))
+        return make.case(fused.ExpertsInner(make.floats("x", dtype["N", hidden]), chosen, fc, gate))
+
+    return made
+
+
 def sample(rng: Random, dtype: DType) -> Case:
     make = Maker(rng, B=int(rng.integers(1, 6)))
     x = make.floats("logits", dtype["B", int(rng.choice((5, 1000, 50257)))], float(rng.choice((0.5, 3))))
@@ -172,11 +196,11 @@ class CacheMaker(Maker):
         self.stored, self.paged = stored, paged
         self.past = lengths_of(rng, self.sizes["B"], capacity, new)
 
-    def caches(self, dtype: DType, heads: int, size: int, filled: Array) -> tuple[dict[str, Input], dict[str, Input]]:
+    def caches(self, dtype: DType, heads: int, size: int, filled: Array) -> tuple[dict[str, Any], dict[str, Any]]:
         """The two caches, and pages and scales as far as there are."""
         batch, capacity = self.sizes["B"], self.sizes["M"]
         stored = self.stored or dtype
-        rest: dict[str, Input] = {}
+        rest: dict[str, Any] = {}
         pages = None
         if self.paged:
             self.sizes["P"] = batch * self.sizes["N"] + 2
@@ -184,7 +208,7 @@ class CacheMaker(Maker):
             rest["pages"] = self.given("pages", i32["B", "N"], pages)
         of = stored["P", heads, PAGE, size] if self.paged else stored["B", heads, "M", size]
         shape = tuple(types.evaluate(s, self.sizes) for s in of.shape)
-        found: dict[str, Input] = {}
+        found: dict[str, Any] = {}
         for key in ("key_cache", "value_cache"):
             array = np.full(shape, 77 if stored == i8 else np.nan, np.float32)
             for b in range(batch):
@@ -212,7 +236,7 @@ def rope_and_append(stored: DType | None = None, paged: bool = False) -> Callabl
         make = CacheMaker(rng, stored, paged, tokens)
         caches, rest = make.caches(dtype, kv_heads, size, make.past)
         half = int(rng.choice((0, size // 4, size // 2)))
-        tables: dict[str, Input] = {}
+        tables: dict[str, Any] = {}
         if half:
             angles = rng.random((make.sizes["M"], half)) * 7
             for key, table in (("cos", np.cos(angles)), ("sin", np.sin(angles))):   # as rounded to the type
@@ -257,6 +281,9 @@ MAKES: dict[str, Callable[[Random, DType], Case]] = {
     "gated": gated,
     "swiglu": swiglu,
     "argmax": argmax,
+    "route": route,
+    "experts_inner": experts(outer=False),
+    "experts_outer": experts(outer=True),
     "sample": sample,
     "stop_check": stop_check,
     "rope_and_append": rope_and_append(),

@@ -90,9 +90,10 @@ def _skinny_launch(op: FusedLinear) -> Launch:
     outer, gated = fixed(op.type.shape[-1]), bool(op.activation)
     bits, tiles = op.weight.dtype.bits, 2 if gated else 1
     warps, depth = (16, 2 if bits == 16 else 1) if few else (8, 2)   # what measured best on an H100
+    warps = 8 if bits == 4 and gated else warps
     defines = _defines(op) | {
         "BITS": bits, "TILES": tiles, "COLUMNS": 1 if few else 2, "WARPS": warps, "DEPTH": depth, "INPUTS": depth,
-        "BLOCKS": 1,
+        "BLOCKS": 3 if warps == 8 and few else 1,
     }   # fmt: skip
     grid = (ceildiv(outer, 16 if gated else 16 * tiles), ceildiv(columns, 8 if few else 16), 1)
     return Launch("skinny_linear", defines, grid, (32 * warps, 1, 1), _arguments(op))

@@ -147,6 +147,16 @@ def timed() -> Iterator[Timed]:
         )   # fmt: skip
         yield Timed(f"rope_and_append {batch}", op, 2 * batch * 2 * 6144, 1000)
         yield Timed(f"argmax {batch}", fused.ArgMax(Input("x", f32[batch, vocabulary])), 4 * batch * vocabulary)
+    for batch in (1, 8):   # the experts of Mixtral 8x7B
+        many, pairs = (2, 2 * batch)
+        chosen = Input("chosen", i32[batch, many])
+        fc = bf16[8, inner, hidden]
+        op = fused.ExpertsInner(Input("x", bf16[batch, hidden]), chosen, Input("fc", fc), Input("gate", fc))
+        read = min(pairs, 8)
+        yield Timed(f"experts_inner {batch}", op, 2 * (2 * read * inner * hidden + pairs * inner))
+        proj, given = bf16[8, hidden, inner], bf16[batch, many, inner]
+        op = fused.ExpertsOuter(Input("inner", given), chosen, Input("shares", bf16[batch, many]), Input("proj", proj))
+        yield Timed(f"experts_outer {batch}", op, 2 * (read * inner * hidden + pairs * inner))
     yield Timed("embedding 64", ops.Embedding(Input("table", bf16[vocabulary, hidden]), Input("ids", i32[64, 1])), 4 * 64 * hidden)
     of = bf16[8192, 14336]
     yield Timed("swiglu 8192", ops.SwiGLU(Input("gate", of), Input("up", of)), 6 * 8192 * 14336)
@@ -190,7 +200,9 @@ def random_operands(case: Timed) -> dict[str, torch.Tensor]:
     made: dict[str, torch.Tensor] = {}
     for name, value in case.op.operands.items():
         of = value.type
-        if of.dtype == i32:
+        if name == "chosen":   # every expert by as many tokens
+            made[name] = (torch.arange(of.numel(), device="cuda") % 8).int()
+        elif of.dtype == i32:
             made[name] = torch.full((of.numel(),), case.lengths, dtype=torch.int32, device="cuda")
         elif of.dtype in (i8, i4):
             made[name] = torch.randint(0, 255, (of.nbytes(),), dtype=torch.uint8, device="cuda")

@@ -2,6 +2,7 @@
 
 from trtc.backend.kernels.ops.attention import DecodeAttention, RopeAndAppend
 from trtc.backend.kernels.ops.linear import FusedLinear, Gated
+from trtc.backend.kernels.ops.moe import ExpertsInner, ExpertsOuter, Route, experts_in_two
 from trtc.backend.kernels.ops.norm import AddLayerNorm, AddRMSNorm
 from trtc.backend.kernels.ops.sampling import ArgMax, Sample, StopCheck
 
@@ -10,9 +11,13 @@ __all__ = [
     "AddRMSNorm",
     "ArgMax",
     "DecodeAttention",
+    "ExpertsInner",
+    "ExpertsOuter",
     "FusedLinear",
     "Gated",
     "RopeAndAppend",
+    "Route",
     "Sample",
     "StopCheck",
+    "experts_in_two",
 ]
