@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 
+from trtc.backend.kernels import KERNELS, Kernel
 from trtc.backend.kernels import ops as fused
 from trtc.ir import ops, types
 from trtc.ir.op import Array, Op, Value, binding
@@ -30,8 +31,8 @@ class Case:
         """The results, as the op says; with f64 instead of every other float where they are to be precise."""
         with binding(self.sizes):
             given = {v: self._array(v, precise) for v in self.op.operands.values()}
-            found = self.op.evaluate(*self.op.arguments(given))
-        return found if isinstance(found, tuple) else (found,)
+            found: Any = self.op.evaluate(*self.op.arguments(given))
+        return cast("tuple[Array, ...]", found if isinstance(found, tuple) else (found,))
 
     def _array(self, value: Value, precise: bool) -> Array:
         assert isinstance(value, Input)
@@ -72,14 +73,18 @@ def embedding(rng: Random, dtype: DType) -> Case:
 
 
 def norm(kind: Callable[..., Op]) -> Callable[[Random, DType], Case]:
+    adds, centred = kind in (fused.AddRMSNorm, fused.AddLayerNorm), kind in (ops.LayerNorm, fused.AddLayerNorm)
+
     def made(rng: Random, dtype: DType) -> Case:
         hidden = int(rng.choice((7, 48, 1000, 4096, 5120)))
         make = Maker(rng, B=int(rng.integers(1, 5)))
-        x, weight = make.floats("x", dtype["B", 1, hidden]), make.floats("weight", dtype[hidden])
-        skip = (make.floats("skip", dtype["B", 1, hidden]),) if kind in (fused.AddRMSNorm, fused.AddLayerNorm) else ()
-        biased = kind in (ops.LayerNorm, fused.AddLayerNorm) and rng.random() < 0.5
-        bias = (make.floats("bias", dtype[hidden]),) if biased else ()
-        return make.case(kind(x, *skip, weight, *bias, eps=float(rng.choice((1e-5, 0.3)))))
+        given: dict[str, Any] = {"x": make.floats("x", dtype["B", 1, hidden]), "eps": float(rng.choice((1e-5, 0.3)))}
+        given["weight"] = make.floats("weight", dtype[hidden])
+        if adds:
+            given["skip"] = make.floats("skip", dtype["B", 1, hidden])
+        if centred and rng.random() < 0.5:
+            given["bias"] = make.floats("bias", dtype[hidden])
+        return make.case(kind(**given))
 
     return made
 
@@ -106,11 +111,11 @@ def fused_linear(stored: DType | None = None) -> Callable[[Random, DType], Case]
             shape = (outer,) if stored == i8 else (outer, inner // 128)
             sizes = (1 + rng.random(shape)) * inner**-0.5 / (64 if stored == i8 else 4)
             scales = make.given("scales", TensorType(dtype, shape), sizes.astype(dtype.numpy))
-        made = outer // 2 if activation else outer
+        columns = outer // 2 if activation else outer
         return make.case(fused.FusedLinear(
             x, weight, scales,
             make.floats("bias", dtype[outer,]) if rng.random() < 0.5 else None,
-            make.floats("residual", dtype[batch, 1, made]) if rng.random() < 0.5 else None,
+            make.floats("residual", dtype[batch, 1, columns]) if rng.random() < 0.5 else None,
             activation=activation,
         ))   # fmt: skip
 
@@ -303,6 +308,9 @@ def seeded(name: str, dtype: DType, seed: int) -> Case:
     return MAKES[name](np.random.default_rng([seed, *name.encode(), *dtype.name.encode()]), dtype)
 
 
-def unserved(case: Case, reason: Any) -> bool:
-    """Whether no kernel is meant to serve it: integer weights are for 16-bit floats alone."""
-    return isinstance(reason, str) and case.op.attributes.get("activation") is not None and "weight is i" in reason
+def serving(case: Case, architecture: int) -> list[Kernel]:
+    """The kernels that serve a case; none for integer weights of f32 alone."""
+    found = [k for k in KERNELS[type(case.op)] if k.serves(case.op, architecture) is None]
+    weight = case.op.operands.get("weight")
+    assert found or (case.op.dtype == f32 and weight is not None and weight.dtype in (i4, i8))
+    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -13,11 +13,17 @@ from cuda.bindings import driver
 
 from trtc.backend.kernels import Kernel, Launch, Pointer
 from trtc.expressions import evaluate
-from trtc.ir.op import Op
+from trtc.ir.op import Array, Op
+from trtc.ir.ops import Input
 from trtc.ir.types import evaluate as size_of
 
+Buffers: TypeAlias = Mapping[str, torch.Tensor]   # bytes, by the operands' names
 POISON = 0xFF   # every float of these bytes is NaN
 CTYPES = {"i32": ctypes.c_int, "i64": ctypes.c_longlong, "f32": ctypes.c_float}
+
+
+def poisoned(count: int) -> torch.Tensor:
+    return torch.full((count,), POISON, dtype=torch.uint8, device="cuda")
 
 
 def check(answer: tuple[Any, ...], what: str) -> Any:
@@ -32,7 +38,7 @@ def architecture() -> int:
     return 10 * major + minor
 
 
-def upload(array: np.ndarray[Any, Any]) -> torch.Tensor:
+def upload(array: Array) -> torch.Tensor:
     """The bytes of an array, on the device; two i4 a byte, the first in the low half."""
     if array.dtype.name == "int4":
         pairs = array.astype(np.uint8).reshape(-1, 2) & 15
@@ -51,7 +57,7 @@ class Loaded:
     workspace: torch.Tensor
     counters: torch.Tensor
 
-    def __call__(self, operands: Mapping[str, torch.Tensor], results: list[torch.Tensor], overlap: bool = False) -> None:
+    def __call__(self, operands: Buffers, results: list[torch.Tensor], overlap: bool = False) -> None:
         """Launch it on torch's current stream; ``overlap`` lets it start before what comes before it is done."""
         values: list[Any] = []
         kinds: list[Any] = []
@@ -93,34 +99,34 @@ def prepare(kernel: Kernel, op: Op, sizes: Mapping[str, int]) -> Loaded:
     if launch.shared_bytes > 48 * 1024:
         limit = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
         check(driver.cuFuncSetAttribute(function, limit, launch.shared_bytes), "cuFuncSetAttribute")
-    workspace = torch.full((max(16, evaluate(launch.workspace_bytes, known)),), POISON, dtype=torch.uint8, device="cuda")
+    workspace = poisoned(max(16, evaluate(launch.workspace_bytes, known)))
     counters = torch.zeros(max(16, evaluate(launch.counter_bytes, known)), dtype=torch.uint8, device="cuda")
     grid = tuple(evaluate(n, known) for n in launch.grid)
     return Loaded(launch, known, function, grid, workspace, counters)
 
 
-def outputs(op: Op, loaded: Loaded, operands: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+def outputs(op: Op, loaded: Loaded, operands: Buffers) -> list[torch.Tensor]:
     """Poisoned results; one that is written in place is a copy of its operand."""
     made: list[torch.Tensor] = []
     for i, of in enumerate(op.types):
         shape = [size_of(s, loaded.sizes) for s in of.shape]
         count = int(np.prod(shape)) * of.dtype.bits // 8
-        made.append(torch.full((count,), POISON, dtype=torch.uint8, device="cuda"))
+        made.append(poisoned(count))
         if i in loaded.launch.in_place:
             made[i] = operands[loaded.launch.in_place[i]].clone()
     return made
 
 
-def run(op: Op, loaded: Loaded, tensors: Mapping[str, np.ndarray[Any, Any]], **options: bool) -> list[np.ndarray[Any, Any]]:
+def run(op: Op, loaded: Loaded, tensors: Mapping[str, Array]) -> list[Array]:
     """The results of one launch on these tensors."""
-    operands = {name: upload(tensors[value.key]) for name, value in op.operands.items()}   # pyright: ignore
+    operands = {name: upload(tensors[value.key]) for name, value in op.operands.items() if isinstance(value, Input)}
     results = outputs(op, loaded, operands)
     bound = operands | {name: results[i] for i, name in loaded.launch.in_place.items()}
-    loaded(bound, results, **options)
+    loaded(bound, results)
     torch.cuda.synchronize()
     if loaded.counters.any():
         raise RuntimeError(f"{loaded.launch.entry} leaves counters that are not zero")
-    found: list[np.ndarray[Any, Any]] = []
+    found: list[Array] = []
     for of, result in zip(op.types, results, strict=True):
         shape = [size_of(s, loaded.sizes) for s in of.shape]
         found.append(result.cpu().numpy().view(of.dtype.numpy).reshape(shape))

@@ -4,8 +4,8 @@
     python benchmarks/gpu/kernels.py time [NAME ...]
     compute-sanitizer --tool memcheck python benchmarks/gpu/kernels.py check --seeds 1
 
-Needs torch, cuda-bindings and NVRTC. ``check`` compares each kernel with its op's meaning in f64, on poisoned outputs, and
-runs it twice: both results must be the same bits. ``time`` takes the shapes of LLaMA 3.1 8B in bf16.
+Needs torch, cuda-bindings and NVRTC. ``check`` compares each kernel with its op's meaning in f64, on poisoned outputs,
+and runs it twice: both results must be the same bits. ``time`` takes the shapes of LLaMA 3.1 8B in bf16.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import argparse
 import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -27,15 +26,13 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(Path(__file__).parent)]
 
 import device  # noqa: E402
 import kernel_cases  # noqa: E402
+import shapes  # noqa: E402
 from kernel_cases import Case  # noqa: E402
 
 from trtc.backend.kernels import KERNELS, find  # noqa: E402
-from trtc.backend.kernels import ops as fused  # noqa: E402
 from trtc.backend.kernels.nvrtc import compile_source  # noqa: E402
-from trtc.ir import ops  # noqa: E402
 from trtc.ir.op import Op  # noqa: E402
-from trtc.ir.ops import Input  # noqa: E402
-from trtc.ir.types import bf16, f32, i4, i8, i32  # noqa: E402
+from trtc.ir.types import bf16, i4, i8, i32  # noqa: E402
 
 NORM = {"f32": 3e-6, "f16": 1e-3, "bf16": 8e-3}   # of the error to that of the reference; rounded three times in a norm
 LARGEST = {"f32": 2e-5, "f16": 5e-3, "bf16": 4e-2}   # of one error, to the largest element
@@ -65,18 +62,17 @@ def check(names: list[str], seeds: int) -> int:
                     worst, count = max(worst, error), count + 1
                     if why:
                         failed += 1
-                        print(f"FAIL {name} {dtype} seed {seed} {kernel}: {why}; {case.op.type} {dict(case.sizes)} "
-                              f"{dict(case.op.attributes)}", flush=True)   # fmt: skip
-        print(f"{name:32} {count:4} cases, worst {worst:.2f} of its tolerance, by {', '.join(sorted(kernels))}", flush=True)
+                        facts = f"{case.op.type} {dict(case.sizes)} {dict(case.op.attributes)}"
+                        print(f"FAIL {name} {dtype} seed {seed} {kernel}: {why}; {facts}", flush=True)
+        by = ", ".join(sorted(kernels))
+        print(f"{name:32} {count:4} cases, worst {worst:.2f} of its tolerance, by {by}", flush=True)
     return failed
 
 
 def verdicts(case: Case) -> Iterator[tuple[str, float, str]]:
-    """For every kernel that serves the case: what is wrong, the error as a share of the tolerance, the kernel's name."""
+    """For every kernel that serves the case: what is wrong, the share of the tolerance, the kernel's name."""
     want = case.evaluate(precise=True)
-    for kernel in KERNELS[type(case.op)]:
-        if kernel.serves(case.op, device.architecture()):
-            continue
+    for kernel in kernel_cases.serving(case, device.architecture()):
         loaded = device.prepare(kernel, case.op, case.sizes)
         first, again = (device.run(case.op, loaded, case.tensors) for _ in range(2))
         shares = [compare(a, w, str(case.op.dtype)) for a, w in zip(first, want, strict=True)]
@@ -100,80 +96,13 @@ def compare(got: Any, want: Any, dtype: str) -> float:
     apart = np.maximum(np.abs(a - b) - step, 0)
     error = np.linalg.norm(apart) / max(np.linalg.norm(b), 1e-30)
     eight = 12.0 if got.dtype.itemsize == 1 and not step else 1.0   # f8e4m3 has 4 bits
-    return float(max(error / (NORM[dtype] * eight), apart.max() / np.abs(b).max(initial=1e-30) / (LARGEST[dtype] * eight)))
-
-
-@dataclass(frozen=True)
-class Timed:
-    """An op at the shape of LLaMA 3.1 8B, and the bytes that it must move."""
-
-    name: str
-    op: Op
-    bytes: int
-    lengths: int = 0
-
-
-def timed() -> Iterator[Timed]:
-    hidden, inner, vocabulary = 4096, 14336, 128256
-    for batch in (1, 8, 16):
-        def x(width: int, key: str = "x", batch: int = batch) -> Input:
-            return Input(key, bf16[batch, 1, width])
-
-        for name, rows, columns in (("qkv", 6144, hidden), ("o", hidden, hidden), ("down", hidden, inner), ("lm_head", vocabulary, hidden)):
-            residual = x(rows, "residual") if name in ("o", "down") else None
-            moved = 2 * (rows * columns + batch * (rows + columns))
-            yield Timed(f"{name} {batch}", fused.FusedLinear(x(columns), Input("weight", bf16[rows, columns]), None, None, residual), moved)
-        op = fused.FusedLinear(x(hidden), Input("weight", bf16[2 * inner, hidden]), activation="silu")
-        yield Timed(f"gate_up {batch}", op, 2 * (2 * inner * hidden + batch * (hidden + inner)))
-        for stored, part, of in ((i8, 1.0, (6144,)), (i4, 0.5 + 2 / 128, (6144, hidden // 128))):
-            op = fused.FusedLinear(x(hidden), Input("weight", stored[6144, hidden]), Input("scales", bf16[of]))
-            yield Timed(f"qkv {stored} {batch}", op, int(part * 6144 * hidden) + 2 * batch * (6144 + hidden))
-            of = (2 * inner, *(of[1:]))
-            op = fused.FusedLinear(x(hidden), Input("weight", stored[2 * inner, hidden]), Input("scales", bf16[of]), activation="silu")
-            yield Timed(f"gate_up {stored} {batch}", op, int(part * 2 * inner * hidden) + 2 * batch * (inner + hidden))
-            of = (hidden, *((inner // 128,) if of[1:] else ()))
-            op = fused.FusedLinear(x(inner), Input("weight", stored[hidden, inner]), Input("scales", bf16[of]))
-            yield Timed(f"down {stored} {batch}", op, int(part * inner * hidden) + 2 * batch * (inner + hidden))
-    for batch, length, capacity in ((1, 1024, 1024), (1, 1024, 8192), (1, 8192, 8192), (8, 1024, 1024), (64, 1024, 1024)):
-        yield attention(batch, length, capacity)
-    for batch in (1, 8, 64):
-        moved = 2 * 4 * batch * hidden + 2 * hidden
-        of = bf16[batch, 1, hidden]
-        yield Timed(f"add_rms_norm {batch}", fused.AddRMSNorm(Input("x", of), Input("skip", of), Input("weight", bf16[hidden])), moved)
-        cache = bf16[batch, 8, 1024, 128]
-        op = fused.RopeAndAppend(
-            Input("qkv", bf16[batch, 1, 6144]), Input("key_cache", cache), Input("value_cache", cache), Input("start", i32[batch]),
-            Input("cos", f32[1024, 64]), Input("sin", f32[1024, 64]), heads=32, kv_heads=8,
-        )   # fmt: skip
-        yield Timed(f"rope_and_append {batch}", op, 2 * batch * 2 * 6144, 1000)
-        yield Timed(f"argmax {batch}", fused.ArgMax(Input("x", f32[batch, vocabulary])), 4 * batch * vocabulary)
-    for batch in (1, 8):   # the experts of Mixtral 8x7B
-        many, pairs = (2, 2 * batch)
-        chosen = Input("chosen", i32[batch, many])
-        fc = bf16[8, inner, hidden]
-        op = fused.ExpertsInner(Input("x", bf16[batch, hidden]), chosen, Input("fc", fc), Input("gate", fc))
-        read = min(pairs, 8)
-        yield Timed(f"experts_inner {batch}", op, 2 * (2 * read * inner * hidden + pairs * inner))
-        proj, given = bf16[8, hidden, inner], bf16[batch, many, inner]
-        op = fused.ExpertsOuter(Input("inner", given), chosen, Input("shares", bf16[batch, many]), Input("proj", proj))
-        yield Timed(f"experts_outer {batch}", op, 2 * (read * inner * hidden + pairs * inner))
-    yield Timed("embedding 64", ops.Embedding(Input("table", bf16[vocabulary, hidden]), Input("ids", i32[64, 1])), 4 * 64 * hidden)
-    of = bf16[8192, 14336]
-    yield Timed("swiglu 8192", ops.SwiGLU(Input("gate", of), Input("up", of)), 6 * 8192 * 14336)
-
-
-def attention(batch: int, length: int, capacity: int) -> Timed:
-    cache = bf16[batch, 8, capacity, 128]
-    op = fused.DecodeAttention(
-        Input("q", bf16[batch, 1, 4096]), Input("key_cache", cache), Input("value_cache", cache),
-        Input("lengths", i32[batch]), heads=32, kv_heads=8, scale=128**-0.5,
-    )   # fmt: skip
-    return Timed(f"attention {batch} x {length} of {capacity}", op, batch * (4 * 8 * 128 * length + 4 * 4096), length)
+    largest = apart.max() / np.abs(b).max(initial=1e-30)
+    return float(max(error / NORM[dtype], largest / LARGEST[dtype]) / eight)
 
 
 def time(names: list[str]) -> None:
     """Microseconds a launch in a graph of many, on rotating buffers that the cache does not hold."""
-    cases = [c for c in timed() if not names or any(c.name.startswith(n) for n in names)]
+    cases = [c for c in shapes.timed() if not names or any(c.name.startswith(n) for n in names)]
     compile_all(c.op for c in cases)
     bandwidth = device.copy_bandwidth()
     print(f"{torch.cuda.get_device_name()}: a copy moves {bandwidth / 1e12:.2f} TB/s")
@@ -196,7 +125,7 @@ def time(names: list[str]) -> None:
         del sets, results, loaded
 
 
-def random_operands(case: Timed) -> dict[str, torch.Tensor]:
+def random_operands(case: shapes.Timed) -> dict[str, torch.Tensor]:
     made: dict[str, torch.Tensor] = {}
     for name, value in case.op.operands.items():
         of = value.type

@@ -1,12 +1,13 @@
 """Ops that kernels compute and the IR has no single op for, by kind."""
 
 from trtc.backend.kernels.ops.attention import DecodeAttention, RopeAndAppend
-from trtc.backend.kernels.ops.linear import FusedLinear, Gated
+from trtc.backend.kernels.ops.linear import GROUP, FusedLinear, Gated
 from trtc.backend.kernels.ops.moe import ExpertsInner, ExpertsOuter, Route, experts_in_two
 from trtc.backend.kernels.ops.norm import AddLayerNorm, AddRMSNorm
 from trtc.backend.kernels.ops.sampling import ArgMax, Sample, StopCheck
 
 __all__ = [
+    "GROUP",
     "AddLayerNorm",
     "AddRMSNorm",
     "ArgMax",
