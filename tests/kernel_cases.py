@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
@@ -17,6 +17,10 @@ from trtc.ir.types import DType, TensorType, bf16, f8e4m3, f16, f32, i4, i8, i32
 
 Random: TypeAlias = np.random.Generator
 PAGE = 64
+
+
+NORM = {f32: 3e-6, f16: 1e-3, bf16: 8e-3}    # of the error to that of the reference; a norm rounds three times
+LARGEST = {f32: 2e-5, f16: 5e-3, bf16: 4e-2}   # of one error, to the largest element
 
 
 @dataclass(frozen=True)
@@ -314,3 +318,29 @@ def serving(case: Case, architecture: int) -> list[Kernel]:
     weight = case.op.operands.get("weight")
     assert found or (case.op.dtype == f32 and weight is not None and weight.dtype in (i4, i8))
     return found
+
+
+def share_of_tolerance(case: Case, got: Iterable[Array], want: Iterable[Array]) -> float:
+    """The greatest error of the results as a share of what is allowed; more than 1 is too much."""
+    shares: list[float] = []
+    for a, b, of in zip(got, want, case.op.types, strict=True):
+        dtype = of.dtype if of.dtype in NORM else case.op.dtype
+        shares.append(_share(a, b, dtype) if dtype in NORM else 0.0 if (a == b).all() else np.inf)
+    return max(shares)
+
+
+def _share(got: Array, want: Array, dtype: DType) -> float:
+    """Of one result; infinite where NaN stands in one alone."""
+    a, b = got.astype(np.float64), want.astype(np.float64)
+    kept = ~np.isnan(b)
+    if (np.isnan(a) == kept).any():
+        return np.inf
+    a, b = a[kept], b[kept]
+    if not b.size:
+        return 0.0
+    step = 1.0 if got.dtype == np.int8 else 0.0   # a cache of integers: one step, where rounding meets a tie
+    apart = np.maximum(np.abs(a - b) - step, 0)
+    norm = np.linalg.norm(apart) / max(np.linalg.norm(b), 1e-30)
+    largest = apart.max() / max(np.abs(b).max(), 1e-30)
+    eight = 12.0 if got.dtype.itemsize == 1 and not step else 1.0   # f8e4m3 has 4 bits
+    return float(max(norm / NORM[dtype], largest / LARGEST[dtype]) / eight)

@@ -29,8 +29,9 @@ graph @mlp(%x: f32[B, 4]) where B in 1..8 {
 def test_opt_loads_it(tmp_path: Path) -> None:
     options = ("--load", str(EXAMPLE), "-p", "fuse-relu-squared", "--check", "--explain")
     done = subprocess.run(
-        [sys.executable, "-m", "trtc", "opt", "-", *options], input=TEXT, capture_output=True, text=True, cwd=EXAMPLE.parents[1], check=False
-    )
+        [sys.executable, "-m", "trtc", "opt", "-", *options], input=TEXT, capture_output=True, text=True,
+        cwd=EXAMPLE.parents[1], check=False,
+    )   # fmt: skip
     assert done.returncode == 0, done.stderr
     assert '  %example.relu_squared_0 = example.relu_squared %x : f32[B, 4]  loc("layers.0")\n' in done.stdout
     assert done.stderr.splitlines()[0] == "fuse-relu-squared applied to mul at layers.0"

@@ -18,7 +18,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,9 +32,6 @@ from trtc.backend.kernels import KERNELS, find  # noqa: E402
 from trtc.backend.kernels.nvrtc import compile_source  # noqa: E402
 from trtc.ir.op import Op  # noqa: E402
 from trtc.ir.types import bf16, i4, i8, i32  # noqa: E402
-
-NORM = {"f32": 3e-6, "f16": 1e-3, "bf16": 8e-3}   # of the error to that of the reference; rounded three times in a norm
-LARGEST = {"f32": 2e-5, "f16": 5e-3, "bf16": 4e-2}   # of one error, to the largest element
 
 
 def compile_all(ops: Iterable[Op]) -> None:
@@ -75,29 +71,9 @@ def verdicts(case: Case) -> Iterator[tuple[str, float, str]]:
     for kernel in kernel_cases.serving(case, device.architecture()):
         loaded = device.prepare(kernel, case.op, case.sizes)
         first, again = (device.run(case.op, loaded, case.tensors) for _ in range(2))
-        shares = [compare(a, w, str(case.op.dtype)) for a, w in zip(first, want, strict=True)]
         same = all(a.tobytes() == b.tobytes() for a, b in zip(first, again, strict=True))
-        worst = max(shares)
+        worst = kernel_cases.share_of_tolerance(case, first, want)
         yield ("" if worst <= 1 else "too far off") if same else "two runs differ", worst, kernel.name
-
-
-def compare(got: Any, want: Any, dtype: str) -> float:
-    """The error as a share of the tolerance; infinite where NaN stands in one alone."""
-    if got.dtype.kind in "iu" and got.dtype.itemsize > 1:
-        return 0.0 if (got == want).all() else np.inf
-    a, b = got.astype(np.float64), np.asarray(want).astype(np.float64)
-    kept = ~np.isnan(b)
-    if (np.isnan(a) == kept).any():
-        return np.inf
-    a, b = a[kept], b[kept]
-    if not b.size:
-        return 0.0
-    step = 1.0 if got.dtype == np.int8 else 0.0   # a cache of integers: one step, where rounding meets a tie
-    apart = np.maximum(np.abs(a - b) - step, 0)
-    error = np.linalg.norm(apart) / max(np.linalg.norm(b), 1e-30)
-    eight = 12.0 if got.dtype.itemsize == 1 and not step else 1.0   # f8e4m3 has 4 bits
-    largest = apart.max() / np.abs(b).max(initial=1e-30)
-    return float(max(error / NORM[dtype], largest / LARGEST[dtype]) / eight)
 
 
 def time(names: list[str]) -> None:

@@ -41,7 +41,8 @@ def timed() -> Iterator[Timed]:
             yield linear("qkv", batch, QKV, HIDDEN, stored)
             yield linear("gate_up", batch, 2 * INNER, HIDDEN, stored, activation="silu")
             yield linear("down", batch, HIDDEN, INNER, stored)
-    for batch, length, capacity in ((1, 1024, 1024), (1, 1024, 8192), (1, 8192, 8192), (8, 1024, 1024), (64, 1024, 1024)):
+    lengths = ((1, 1024, 1024), (1, 1024, 8192), (1, 8192, 8192), (8, 1024, 1024), (64, 1024, 1024))
+    for batch, length, capacity in lengths:
         yield attention(batch, length, capacity)
     for batch in (1, 8, 64):
         yield from small(batch)
@@ -54,8 +55,9 @@ def timed() -> Iterator[Timed]:
 
 
 def linear(
-    name: str, batch: int, rows: int, columns: int, stored: DType = bf16, *, residual: bool = False, activation: str = ""
-) -> Timed:
+    name: str, batch: int, rows: int, columns: int, stored: DType = bf16,
+    *, residual: bool = False, activation: str = "",
+) -> Timed:   # fmt: skip
     """A product, and what is fused to it."""
     made = rows // 2 if activation else rows
     groups = {i8: (rows,), i4: (rows, columns // fused.GROUP)}.get(stored)
