@@ -5,11 +5,11 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from cuda.bindings import driver
 
 from trtc.backend.kernels import Kernel, Launch, Pointer
 from trtc.expressions import evaluate
@@ -17,6 +17,7 @@ from trtc.ir.op import Array, Op
 from trtc.ir.ops import Input
 from trtc.ir.types import evaluate as size_of
 
+driver: Any = import_module("cuda.bindings.driver")
 Buffers: TypeAlias = Mapping[str, torch.Tensor]   # bytes, by the operands' names
 POISON = 0xFF   # every float of these bytes is NaN
 CTYPES = {"i32": ctypes.c_int, "i64": ctypes.c_longlong, "f32": ctypes.c_float}
@@ -43,7 +44,9 @@ def upload(array: Array) -> torch.Tensor:
     if array.dtype.name == "int4":
         pairs = array.astype(np.uint8).reshape(-1, 2) & 15
         array = pairs[:, 0] | pairs[:, 1] << 4
-    return torch.from_numpy(np.ascontiguousarray(array).reshape(-1).view(np.uint8).copy()).cuda()
+    return torch.from_numpy(   # pyright: ignore[reportUnknownMemberType]
+        np.ascontiguousarray(array).reshape(-1).view(np.uint8).copy()
+    ).cuda()
 
 
 @dataclass
@@ -91,8 +94,8 @@ class Loaded:
 def prepare(kernel: Kernel, op: Op, sizes: Mapping[str, int]) -> Loaded:
     """The kernel compiled and loaded, with its workspace poisoned and its counters zero."""
     torch.cuda.current_stream()
-    properties = torch.cuda.get_device_properties(0)
-    known = {**sizes, "multiprocessors": properties.multi_processor_count}
+    attribute = driver.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT
+    known = {**sizes, "multiprocessors": int(check(driver.cuDeviceGetAttribute(attribute, 0), "cuDeviceGetAttribute"))}
     launch = kernel.launch(op)
     module = check(driver.cuModuleLoadData(kernel.compile(op, architecture()).cubin), "cuModuleLoadData")
     function = check(driver.cuModuleGetFunction(module, launch.entry.encode()), "cuModuleGetFunction")
@@ -133,7 +136,7 @@ def run(op: Op, loaded: Loaded, tensors: Mapping[str, Array]) -> list[Array]:
     return found
 
 
-def graph_time(work: Callable[[int], None], steps: int, repeats: int = 7) -> float:
+def graph_time(work: Callable[[int], object], steps: int, repeats: int = 7) -> float:
     """The median seconds of one of ``steps`` calls of ``work(i)``, replayed as one CUDA graph."""
     torch.cuda.synchronize()   # what other streams prepare
     stream = torch.cuda.Stream()

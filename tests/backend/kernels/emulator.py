@@ -100,7 +100,7 @@ def _call(
         if isinstance(argument, Pointer):
             values.append(ctypes.c_void_p(buffers[argument.kind, argument.name].ctypes.data))
         else:
-            number = argument.value
+            number: Any = argument.value
             values.append(CTYPES[argument.dtype](number if isinstance(number, float) else evaluate(number, sizes)))
     pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(v) for v in values))
     grid = (ctypes.c_uint * 3)(*(evaluate(n, sizes) for n in launch.grid))

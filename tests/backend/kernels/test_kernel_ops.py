@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,13 +65,14 @@ def test_a_paged_cache_means_what_a_linear_one_means(name: str) -> None:
     for seed in range(8):
         case = seeded(f"{name}, paged", f32, seed)
         pages = case.tensors["pages"]
-        attributes = {f.name: getattr(case.op, f.name) for f in case.op.fields}
+        attributes: dict[str, Any] = {f.name: getattr(case.op, f.name) for f in case.op.fields}
         linear: dict[str, Array] = {}
         for key in ("key_cache", "value_cache"):
             paged = case.tensors[key][pages]   # [B, N, Hkv, 64, D]
             linear[key] = paged.swapaxes(1, 2).reshape(len(pages), paged.shape[2], -1, paged.shape[4])
             attributes[key] = Input(key, f32["B", paged.shape[2], "M", paged.shape[4]])
-        plain = type(case.op)(**(attributes | {"pages": None}))
+        kind: Any = type(case.op)
+        plain = kind(**(attributes | {"pages": None}))
         other = Case(plain, case.sizes, {**case.tensors, **linear}).evaluate()
         got = case.evaluate()
         np.testing.assert_array_equal(got[0], other[0])
@@ -84,14 +86,14 @@ def test_a_cache_of_8_bits_holds_the_nearest_numbers(stored: DType) -> None:
     size, batch = 32, 2
     cache = np.zeros((batch, 1, 4, size), stored.numpy)
     scale = np.array([0.02], np.float32)
-    inputs = {"qkv": f32[batch, 1, 3 * size], "key_cache": stored[cache.shape], "value_cache": stored[cache.shape]}
+    of = stored[cache.shape]
     op = RopeAndAppend(
-        **{k: Input(k, t) for k, t in inputs.items()}, start=Input("start", i32[batch]),
+        Input("qkv", f32[batch, 1, 3 * size]), Input("keys", of), Input("values", of), Input("start", i32[batch,]),
         key_scale=Input("ks", f32[1,]), value_scale=Input("vs", f32[1,]),
     )   # fmt: skip
     qkv = np.random.default_rng(0).standard_normal((batch, 1, 3 * size)).astype(np.float32)
     _, keys, _ = op.evaluate(qkv, cache, cache, np.array([0, 3], np.int32), None, None, None, scale, scale)
-    want = torch.from_numpy(qkv[:, 0, size : 2 * size] / scale)
+    want = torch.tensor((qkv[:, 0, size : 2 * size] / scale).tolist())
     if stored == i8:
         rows = want.round().clamp(-127, 127).numpy()
     else:
@@ -105,7 +107,9 @@ def test_experts_in_two_mean_the_experts() -> None:
     (count, width, hidden), chosen = case.tensors["fc"].shape, case.tensors["chosen"]
     more = {"proj": rng.standard_normal((count, hidden, width)), "shares": rng.random(chosen.shape)}
     tensors = {**case.tensors, **{k: v.astype(np.float32) for k, v in more.items()}}
-    inputs = {k: Input(k, TensorType(i32 if k == "chosen" else f32, v.shape)) for k, v in tensors.items()}
+    inputs: dict[str, Any] = {
+        k: Input(k, TensorType(i32 if k == "chosen" else f32, v.shape)) for k, v in tensors.items()
+    }
     whole = Graph("g", tuple(inputs.values()), {"y": Experts(**inputs)}, {})
     two = apply(whole, [experts_in_two], "test")
     assert {type(op) for op in two.ops} == {Input, ExpertsInner, ExpertsOuter}
@@ -138,7 +142,8 @@ def test_temperature_0_takes_the_likeliest() -> None:
     assert draw(np.array([1, 3, 3, 2], np.float32), 0.0, 0, 1.0, 0, 0) == 1
 
 
-X, W = Input("x", bf16[2, 1, 256]), Input("w", bf16[8, 256])
+X, W, L = Input("x", bf16[2, 1, 256]), Input("w", bf16[8, 256]), Input("l", f32[2, 4])
+CACHE = i8[2, 1, 4, 32]
 
 
 @pytest.mark.parametrize(
@@ -154,10 +159,10 @@ X, W = Input("x", bf16[2, 1, 256]), Input("w", bf16[8, 256])
             "activation is tanh, but must be one of silu, gelu, gelu_tanh, relu",
         ),
         (lambda: FusedLinear(X, W, None, None, X), "residual is bf16[2, 1, 256], but must be bf16[2, 1, 8]"),
-        (lambda: Sample(*(Input(k, f32[2, 4]) for k in "abcdef")), "temperature is f32[2, 4], but must be f32[2]"),
+        (lambda: Sample(L, L, L, L, L, L), "temperature is f32[2, 4], but must be f32[2]"),
         (
             lambda: RopeAndAppend(
-                Input("qkv", f16[2, 1, 96]), *(Input(k, i8[2, 1, 4, 32]) for k in "kv"), Input("s", i32[2,])
+                Input("qkv", f16[2, 1, 96]), Input("k", CACHE), Input("v", CACHE), Input("s", i32[2,])
             ),
             "key_scale is absent, but must be f32[1]",
         ),
