@@ -20,7 +20,7 @@ from trtc.ir.types import evaluate as size_of
 driver: Any = import_module("cuda.bindings.driver")
 Buffers: TypeAlias = Mapping[str, torch.Tensor]   # bytes, by the operands' names
 POISON = 0xFF   # every float of these bytes is NaN
-CTYPES = {"i32": ctypes.c_int, "i64": ctypes.c_longlong, "f32": ctypes.c_float}
+CTYPES: dict[str, Any] = {"i32": ctypes.c_int, "i64": ctypes.c_longlong, "f32": ctypes.c_float}
 
 
 def poisoned(count: int) -> torch.Tensor:

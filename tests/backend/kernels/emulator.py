@@ -20,7 +20,7 @@ from trtc.ir.types import evaluate as size_of
 
 HEADER = Path(__file__).with_name("emulated.hpp")
 ASM = re.compile(r"asm(?: volatile)?\((.*?)\);", re.DOTALL)
-CTYPES = {"i32": ctypes.c_int, "i64": ctypes.c_longlong, "f32": ctypes.c_float}
+CTYPES: dict[str, Any] = {"i32": ctypes.c_int, "i64": ctypes.c_longlong, "f32": ctypes.c_float}
 POISON = 0xFF
 
 
