@@ -49,11 +49,12 @@ def test_every_kernel_has_an_instance() -> None:
 
 
 @pytest.mark.parametrize("name", INSTANCES)
-def test_it_compiles_for_every_architecture_and_takes_what_its_launch_passes(name: str) -> None:
+def test_it_compiles_and_takes_what_its_launch_passes(name: str) -> None:
     made, op = INSTANCES[name]
     launch = made.launch(op)
     want = [BYTES[a.dtype] if isinstance(a, Scalar) else 8 for a in launch.arguments]
-    for architecture in made.architectures:
+    others = [n for n, (kernel, _) in INSTANCES.items() if kernel is made]
+    for architecture in made.architectures if others[0] == name else (90,):   # other types: one of them
         binary = made.compile(op, architecture)
         assert binary.cubin.startswith(b"\x7fELF")
         assert parameters(binary, launch.entry) == want
