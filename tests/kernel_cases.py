@@ -120,7 +120,7 @@ def fused_linear(stored: DType | None = None) -> Callable[[Random, DType], Case]
             x, weight, scales,
             make.floats("bias", dtype[outer,]) if rng.random() < 0.5 else None,
             make.floats("residual", dtype[batch, 1, columns]) if rng.random() < 0.5 else None,
-            activation=activation,
+            activation=activation, softcap=float(rng.choice((0, 0, 2))),
         ))   # fmt: skip
 
     return made

@@ -80,7 +80,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) skinny_linear(
 #if RESIDUAL
     const T* residual,
 #endif
-    T* y, int count) {
+    T* y, int count, float softcap) {
     let_next_start();
     __shared__ float part[WARPS][TILES * COLUMNS][4][32];
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
@@ -190,6 +190,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) skinny_linear(
         if (r >= OUTER || at >= count) continue;
         float s = total(m, c / 8, row, c % 8);
         if (GATED) s = activated<ACTIVATION>(s) * total(TILES - 1, c / 8, row, c % 8);
+        if (SOFTCAP) s = softcap * tanhf(s / softcap);
 #if RESIDUAL
         s += wide(residual[(u64)at * OUTER + r]);
 #endif

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trtc.backend.kernels.kernel import kernel
-from trtc.backend.kernels.launch import Argument, Launch, ceildiv, count, operand, product, result
+from trtc.backend.kernels.launch import Argument, Launch, Scalar, ceildiv, count, operand, product, result
 from trtc.backend.kernels.ops import FusedLinear, Gated
 from trtc.backend.kernels.ops.linear import ACTIVATIONS
 from trtc.backend.kernels.rules import fixed, float_type, last_axis, rows, threads, vector
@@ -69,12 +69,13 @@ def _defines(op: FusedLinear) -> dict[str, int | str]:
         "T": op.dtype.name, "ROWS": fixed(outer), "INNER": fixed(inner),
         "GATED": int(bool(op.activation)), "ACTIVATION": ACTIVATIONS.index(op.activation),
         "BIAS": int(op.bias is not None), "RESIDUAL": int(op.residual is not None),
+        "SOFTCAP": int(op.softcap > 0),
     }   # fmt: skip
 
 
 def _arguments(op: FusedLinear) -> tuple[Argument, ...]:
     given = [operand(f.name) for f in op.fields if f.is_operand and getattr(op, f.name) is not None]
-    return (*given, result(), count(product(*rows(op.x.type))))
+    return (*given, result(), count(product(*rows(op.x.type))), Scalar("f32", op.softcap))
 
 
 def _plain_launch(op: FusedLinear) -> Launch:

@@ -1,5 +1,6 @@
 // y = x @ weight.T with one warp a row of the weight, on the plain units: for f32, and for sizes that tensor cores do not
-// take. A warp reads its row once for COLUMNS rows of x. GATED, ACTIVATION, BIAS and RESIDUAL are as in linear.cu.
+// take. A warp reads its row once for COLUMNS rows of x. GATED, ACTIVATION, SOFTCAP, BIAS and RESIDUAL are
+// as in linear.cu.
 #include "activation.cuh"
 #include "common.cuh"
 
@@ -28,7 +29,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) plain_linear(
 #if RESIDUAL
     const T* residual,
 #endif
-    T* y, int count) {
+    T* y, int count, float softcap) {
     let_next_start();
     wait_for_previous();
     const int r = blockIdx.x * WARPS + threadIdx.x / 32, lane = threadIdx.x % 32, column = blockIdx.y * COLUMNS;
@@ -47,6 +48,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) plain_linear(
         other[c] += GATED ? wide(bias[OUTER + r]) : 0;
 #endif
         if (GATED) s = activated<ACTIVATION>(s) * other[c];
+        if (SOFTCAP) s = softcap * tanhf(s / softcap);
 #if RESIDUAL
         s += wide(residual[(u64)(column + c) * OUTER + r]);
 #endif

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from trtc.ir.graph import Graph
 from trtc.ir.op import Array, Op, Value, require
-from trtc.ir.ops import GELU, Add, Cast, Input, Linear, Mul, ReLU, Reshape, SiLU, Slice, wide
+from trtc.ir.ops import GELU, Add, Cast, Constant, Input, Linear, Mul, ReLU, Reshape, SiLU, Slice, Tanh, soft_cap, wide
 from trtc.ir.types import TensorType, f32, i4, i8
 
 ACTIVATIONS = ("", "silu", "gelu", "gelu_tanh", "relu")
@@ -23,6 +24,7 @@ class FusedLinear(Op, name="cuda.fused_linear"):
         residual: float of the result's type, or none.
     Attributes:
         activation: silu, gelu (by erf), gelu_tanh or relu; empty for none.
+        softcap: c, where what the residual is added to is ``c * tanh(y / c)`` instead of y; 0 for none.
     Result:
         float[..., N], or float[..., N/2] with an activation. Sums and what follows are taken in f32.
     """
@@ -33,6 +35,7 @@ class FusedLinear(Op, name="cuda.fused_linear"):
     bias: Value | None = None
     residual: Value | None = None
     activation: str = ""
+    softcap: float = 0.0
 
     def infer(self) -> TensorType:
         require(self.weight.type.rank == 2, f"weight has rank {self.weight.type.rank}, but must have rank 2")
@@ -47,11 +50,13 @@ class FusedLinear(Op, name="cuda.fused_linear"):
             got = self.scales.type if self.scales else "absent"
             require(got == scales, f"scales is {got}, but must be {scales}")
         else:
-            require(self.weight.dtype == dtype and not self.scales, f"weight is {self.weight.dtype}, but x is {dtype}")
+            require(self.weight.dtype == dtype, f"weight is {self.weight.dtype}, but x is {dtype}")
+            require(not self.scales, f"weight is {dtype}, but must be i8 or i4 where there are scales")
         if self.bias:
             require(self.bias.type == dtype[outer], f"bias is {self.bias.type}, but must be {dtype[outer]}")
         known = self.activation in ACTIVATIONS
         require(known, f"activation is {self.activation}, but must be one of {', '.join(ACTIVATIONS[1:])}")
+        require(self.softcap >= 0, f"softcap is {self.softcap:g}, but must not be negative")
         require(not self.activation or outer % 2 == 0, f"weight has {outer} rows, but must have an even number")
         made = TensorType(dtype, (*self.x.shape[:-1], outer // 2 if self.activation else outer))
         if self.residual:
@@ -69,6 +74,9 @@ class FusedLinear(Op, name="cuda.fused_linear"):
         if self.activation:
             half = y.shape[-1] // 2
             y = activated(self.activation, y[..., :half]) * y[..., half:]
+        if self.softcap:
+            cap = y.dtype.type(self.softcap)
+            y = cap * np.tanh(y / cap)
         return (y if residual is None else wide(residual) + y).astype(x.dtype)
 
     def decompose(self) -> Value:
@@ -77,6 +85,7 @@ class FusedLinear(Op, name="cuda.fused_linear"):
             last, half = y.type.rank - 1, self.type.shape[-1]
             assert isinstance(half, int)
             y = Mul(activation(self.activation, Slice(y, last, 0, half)), Slice(y, last, half, half))
+        y = soft_cap(y, self.softcap) if self.softcap else y
         return Add(self.residual, y) if self.residual else y
 
     def _plain_weight(self) -> Value:
@@ -136,3 +145,17 @@ def activation(name: str, x: Value) -> Op:
 def activated(name: str, x: Array) -> Array:
     """An activation of an array, in the array's own precision."""
     return activation(name, Input("x", f32[1,])).evaluate(x)
+
+
+def capped_linear(op: Mul, graph: Graph) -> Value | None:
+    """tanh(linear(x, w) * (1 / c)) * c  ->  fused_linear(x, w, softcap = c)"""
+    match op.a, op.b:
+        case Tanh(Mul(Linear(x, weight, bias) as linear, Constant((less,)))), Constant((cap,)):
+            pass
+        case _:
+            return None
+    number = float(cap)
+    fits = number > 0 and abs(number * float(less) - 1) < 1e-2   # both as rounded to the type
+    if not fits or len(graph.users[linear]) > 1 or not graph.is_constant(weight):
+        return None
+    return FusedLinear(x, weight, None, bias, softcap=number, loc=linear.loc)

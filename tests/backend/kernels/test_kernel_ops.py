@@ -10,12 +10,27 @@ import pytest
 import torch
 from kernel_cases import DTYPES, MAKES, Case, seeded
 
-from trtc.backend.kernels.ops import ExpertsInner, ExpertsOuter, FusedLinear, RopeAndAppend, Sample, experts_in_two
+from trtc.backend.kernels.ops import (
+    AddLayerNorm,
+    AddRMSNorm,
+    ArgMax,
+    DecodeAttention,
+    ExpertsInner,
+    ExpertsOuter,
+    FusedLinear,
+    Gated,
+    RopeAndAppend,
+    Route,
+    Sample,
+    StopCheck,
+    capped_linear,
+    experts_in_two,
+)  # fmt: skip
 from trtc.backend.kernels.ops.sampling import draw, philox
 from trtc.ir.errors import IRError
 from trtc.ir.graph import Graph
 from trtc.ir.op import Array, Op
-from trtc.ir.ops import Experts, Input
+from trtc.ir.ops import Experts, Input, Linear, Mul, Tanh, Weight, scalar, soft_cap
 from trtc.ir.types import DType, TensorType, bf16, f8e4m3, f16, f32, i4, i8, i32
 from trtc.passes.rewrite import apply
 from trtc.runtime.sampling import candidates
@@ -116,6 +131,18 @@ def test_experts_in_two_mean_the_experts() -> None:
     np.testing.assert_allclose(two.evaluate(tensors)["y"], whole.evaluate(tensors)["y"], rtol=1e-5, atol=1e-5)
 
 
+def test_soft_capped_logits_are_one_op() -> None:
+    x, weight = Input("x", f16["B", 8]), Weight("w", f16[4, 8])
+    capped = soft_cap(Linear(x, weight), 30.0)
+    whole = Graph("g", (x,), {"y": capped}, {"B": (1, 2)})
+    fused = apply(whole, [capped_linear], "test")
+    assert [type(op) for op in fused.ops] == [Input, Weight, FusedLinear]
+    made = fused.outputs["y"]
+    assert isinstance(made, FusedLinear) and made.softcap == 30
+    other = Graph("g", (x,), {"y": Mul(Tanh(Mul(Linear(x, weight), scalar(0.5, f16))), scalar(30, f16))}, {"B": (1, 2)})
+    assert apply(other, [capped_linear], "test") == other
+
+
 def test_philox_gives_the_published_numbers() -> None:
     """Of Random123's kat_vectors, philox 4x32 10: counters and keys of zeros, and of ones in a key."""
     assert philox(0, 0) == 0x6627E8D5E169C58D
@@ -143,7 +170,26 @@ def test_temperature_0_takes_the_likeliest() -> None:
 
 
 X, W, L = Input("x", bf16[2, 1, 256]), Input("w", bf16[8, 256]), Input("l", f32[2, 4])
-CACHE = i8[2, 1, 4, 32]
+Y = Input("y", f16[2, 1, 8])
+F, ODD, CACHE = Input("f", f32[2, 8, 4]), Input("w", bf16[7, 256]), i8[2, 1, 4, 32]
+
+
+def ids(*sizes: int) -> Input:
+    return Input("ids", i32[sizes])
+
+
+def decode(**other: Any) -> Op:
+    given: dict[str, Any] = {"q": Input("q", f16[2, 1, 64]), "lengths": ids(2), "heads": 2}
+    given |= dict.fromkeys(("key_cache", "value_cache"), Input("c", f16[2, 1, 4, 32]))
+    return DecodeAttention(**(given | other))
+
+
+def append(**other: Any) -> Op:
+    given: dict[str, Any] = {"qkv": Input("qkv", f16[2, 1, 96]), "start": ids(2)}
+    given |= dict.fromkeys(("key_cache", "value_cache"), Input("c", f16[2, 1, 4, 32]))
+    return RopeAndAppend(**(given | other))
+
+
 
 
 @pytest.mark.parametrize(
@@ -159,6 +205,58 @@ CACHE = i8[2, 1, 4, 32]
             "activation is tanh, but must be one of silu, gelu, gelu_tanh, relu",
         ),
         (lambda: FusedLinear(X, W, None, None, X), "residual is bf16[2, 1, 256], but must be bf16[2, 1, 8]"),
+        (lambda: FusedLinear(X, W, softcap=-1), "softcap is -1, but must not be negative"),
+        (lambda: FusedLinear(X, ODD, activation="silu"), "weight has 7 rows, but must have an even number"),
+        (lambda: FusedLinear(X, W, None, Input("b", bf16[7,])), "bias is bf16[7], but must be bf16[8]"),
+        (lambda: FusedLinear(X, W, L), "weight is bf16, but must be i8 or i4 where there are scales"),
+        (lambda: FusedLinear(X, Input("w", bf16[8])), "weight has rank 1, but must have rank 2"),
+        (lambda: FusedLinear(X, Input("w", bf16["N", 256])), "weight is bf16[N, 256], but must be static"),
+        (lambda: FusedLinear(Input("x", i32[2, 8]), W), "x is i32, but must be a float"),
+        (lambda: Gated(Input("x", f16[2, 3])), "the last axis of x is 3, but must be even"),
+        (lambda: Gated(Input("x", i32[2, 4])), "x is i32, but must be a float"),
+        (lambda: Gated(X, "tanh"), "activation is tanh, but must be one of silu, gelu, gelu_tanh, relu"),
+        (lambda: ArgMax(X), "x has rank 3, but must have rank 2"),
+        (lambda: Sample(X, L, L, L, L, L), "logits has rank 3, but must have rank 2"),
+        (lambda: Sample(ids(2, 4), L, L, L, L, L), "logits is i32, but must be a float"),
+        (lambda: StopCheck(L, L, L, L, L), "tokens has rank 2, but must have rank 1"),
+        (lambda: StopCheck(*5 * (Input("t", f32[2,]),)), "tokens is f32[2], but must be i32[2]"),
+        (
+            lambda: StopCheck(*(ids(2), ids(2), ids(2), L, ids(2))),
+            "stops is f32[2, 4], but must be i32[K]",
+        ),
+        (lambda: Route(X, 1), "logits has rank 3, but must have rank 2"),
+        (lambda: ExpertsInner(L, ids(2, 1), L, L), "fc has rank 2, but must have rank 3"),
+        (lambda: ExpertsInner(L, ids(3, 1), F, F), "chosen is i32[3, 1], but must be i32[2, K]"),
+        (lambda: ExpertsInner(L, ids(2, 1), F, X), "gate is bf16[2, 1, 256], but must be f32[2, 8, 4]"),
+        (lambda: ExpertsOuter(L, ids(2, 1), L, L), "proj has rank 2, but must have rank 3"),
+        (lambda: ExpertsOuter(L, ids(2, 1), L, F), "inner has rank 2, but must have rank 3"),
+        (lambda: AddRMSNorm(X, L, W), "x is bf16[2, 1, 256], but skip is f32[2, 4]"),
+        (lambda: AddLayerNorm(X, L, W), "x is bf16[2, 1, 256], but skip is f32[2, 4]"),
+        (lambda: decode(q=L), "q has rank 2, but must have rank 3"),
+        (lambda: decode(q=Y), "q is f16[2, 1, 8], but must be f16[2, 1, 64]"),
+        (lambda: decode(key_cache=L), "key_cache has rank 2, but must have rank 4"),
+        (lambda: decode(value_cache=F), "key_cache is f16[2, 1, 4, 32], but value_cache is f32[2, 8, 4]"),
+        (lambda: decode(kv_heads=2), "key_cache has 1 heads, but kv_heads is 2"),
+        (lambda: decode(**dict.fromkeys(("key_cache", "value_cache"), Input("c", f16[2, 3, 4, 32])), kv_heads=3),
+         "heads is 2, which is no multiple of kv_heads, 3"),
+        (lambda: decode(**dict.fromkeys(("key_cache", "value_cache"), Input("c", f16[2, 1, 4, "D"]))),
+         "key_cache is f16[2, 1, 4, D], but its head size must be known"),
+        (lambda: decode(**dict.fromkeys(("key_cache", "value_cache"), Input("c", f16[3, 1, 4, 32]))),
+         "key_cache has batch 3, but must have 2"),
+        (lambda: decode(**dict.fromkeys(("key_cache", "value_cache"), Input("c", bf16[2, 1, 4, 32]))),
+         "key_cache is bf16, but must be f16, i8 or f8e4m3"),
+        (lambda: decode(pages=L), "pages is f32[2, 4], but must be i32[2, N]"),
+        (lambda: decode(pages=ids(2, 3)), "key_cache has 4 tokens a page, but must have 64"),
+        (lambda: decode(lengths=L), "lengths is f32[2, 4], but must be i32[2]"),
+        (lambda: decode(slopes=L), "slopes is f32[2, 4], but must be f32[2]"),
+        (lambda: decode(window=-1), "window is -1, but must not be negative"),
+        (lambda: decode(softcap=-1.0), "softcap is -1, but must not be negative"),
+        (lambda: append(qkv=L), "qkv has rank 2, but must have rank 3"),
+        (lambda: append(qkv=Y), "qkv is f16[2, 1, 8], but must be f16[2, 1, 96]"),
+        (lambda: append(start=L), "start is f32[2, 4], but must be i32[2]"),
+        (lambda: append(cos=L), "cos is f32[2, 4], but sin is absent"),
+        (lambda: append(cos=L, sin=F), "cos is f32[2, 4], but sin is f32[2, 8, 4]"),
+        (lambda: append(cos=F, sin=F), "cos is f32[2, 8, 4], but must be f32[P, R/2], R <= 32"),
         (lambda: Sample(L, L, L, L, L, L), "temperature is f32[2, 4], but must be f32[2]"),
         (
             lambda: RopeAndAppend(
