@@ -41,5 +41,5 @@ clean:
 	@touch $@
 
 .venv/.dev: pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet -e '.[onnx,rtx,dev]'
+	$(BIN)/python -m pip install --quiet -e '.[cuda,onnx,rtx,dev]'
 	@touch $@ .venv/.onnx

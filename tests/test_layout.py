@@ -29,8 +29,8 @@ MAY_IMPORT = {
     "ir": {"errors", "ir"},
     "passes": {"errors", "ir", "passes"},
     "frontend": {"errors", "ir", "passes", "frontend"},
-    "backend": {"errors", "ir", "passes", "backend"},
-    "runtime": {"errors", "runtime"},
+    "backend": {"errors", "expressions", "ir", "passes", "backend"},
+    "runtime": {"errors", "expressions", "runtime"},
 }
 """What each layer may import of trtc; a back end's rewrite rules are passes."""
 

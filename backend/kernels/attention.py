@@ -1,0 +1,121 @@
+"""Kernels of the cache: its update with the rotation, and the attention of a decode step over it."""
+
+from __future__ import annotations
+
+from trtc.backend.kernels.kernel import kernel
+from trtc.backend.kernels.launch import (
+    MULTIPROCESSORS,
+    Argument,
+    Launch,
+    Pointer,
+    Scalar,
+    ceildiv,
+    count,
+    operand,
+    product,
+    result,
+    text,
+)  # fmt: skip
+from trtc.backend.kernels.ops import DecodeAttention, RopeAndAppend
+from trtc.backend.kernels.ops.attention import PAGE
+from trtc.backend.kernels.rules import fixed, float_type
+from trtc.expressions import Expression
+from trtc.ir.types import Size, bf16, f8e4m3, f16, i8
+
+LARGEST = 256   # elements of a head
+MOST = 64       # blocks that share a key head of a sequence
+
+
+def _quantized(op: RopeAndAppend | DecodeAttention) -> int:
+    return {i8: 1, f8e4m3: 2}.get(op.key_cache.dtype, 0)
+
+
+def _defines(op: RopeAndAppend | DecodeAttention) -> dict[str, int | str]:
+    return {
+        "T": op.dtype.name, "QUANTIZED": _quantized(op), "PAGED": int(op.pages is not None),
+        "HEADS": op.heads, "HEAD": fixed(op.key_cache.shape[3]),
+    }   # fmt: skip
+
+
+def _capacity(op: RopeAndAppend | DecodeAttention) -> Size | str:
+    """Tokens of a sequence that the caches have room for."""
+    return product(op.pages.shape[1], PAGE) if op.pages else op.key_cache.shape[2]
+
+
+def _given(op: RopeAndAppend | DecodeAttention) -> tuple[Argument, ...]:
+    return tuple(operand(f.name) for f in op.fields if f.is_operand and getattr(op, f.name) is not None)
+
+
+@kernel("rope_append.cu", lambda op: float_type(op.qkv))
+def rope_and_append(op: RopeAndAppend) -> Launch:
+    """A warp moves one head of a token."""
+    warps, tokens = 4, op.qkv.shape[1]
+    half = fixed(op.cos.shape[1]) if op.cos else 0
+    defines = _defines(op) | {
+        "KV_HEADS": op.kv_heads, "HALF": half, "INTERLEAVED": int(op.interleaved), "WARPS": warps,
+    }   # fmt: skip
+    grid = (ceildiv(op.heads + 2 * op.kv_heads, warps), product(op.qkv.shape[0], tokens), 1)
+    arguments = (*_given(op), result(), count(tokens), count(_capacity(op)))
+    return Launch(
+        "rope_append", defines, grid, (32 * warps, 1, 1), arguments, in_place={1: "key_cache", 2: "value_cache"}
+    )
+
+
+def _decodes(op: DecodeAttention) -> str | None:
+    size = fixed(op.key_cache.shape[3])
+    if op.dtype not in (f16, bf16):
+        return f"q is {op.dtype}, but must be f16 or bf16"
+    if size % 32 or size > LARGEST:
+        return f"head size is {size}, but must be a multiple of 32 and {LARGEST} at most"
+    return None
+
+
+def _decodes_plainly(op: DecodeAttention) -> str | None:
+    size = fixed(op.key_cache.shape[3])
+    return f"head size is {size}, but must be {LARGEST} at most" if size > LARGEST else float_type(op.q)
+
+
+@kernel("decode_attention_plain.cu", _decodes_plainly)
+def plain_decode_attention(op: DecodeAttention) -> Launch:
+    """A block attends with one query head, a warp to every eighth key."""
+    warps = 8
+    defines = _attention_defines(op) | {"WARPS": warps}
+    arguments = (*_given(op), result(), *_scalars(op))
+    return Launch("plain_attention", defines, (op.heads, text(op.q.shape[0]), 1), (32 * warps, 1, 1), arguments)
+
+
+@kernel("decode_attention.cu", _decodes)
+def decode_attention(op: DecodeAttention) -> Launch:
+    """Blocks share the keys of a sequence; how many follows from its length, on the device."""
+    batch, group, size = op.q.shape[0], op.heads // op.kv_heads, fixed(op.key_cache.shape[3])
+    warps = 4 if min(group, 16) * size <= 2048 else 2   # whose parts fit into shared memory
+    sets = op.kv_heads * -(-group // 16)
+    pairs = product(batch, sets)
+    parts = _parts(pairs, _capacity(op))
+    record = 4 * min(group, 16) * (size + 2)
+    defines = _attention_defines(op) | {"GROUP": group, "WARPS": warps, "MOST": MOST}
+    arguments = (*_given(op), result(), Pointer("workspace"), Pointer("counters"), *_scalars(op))
+    return Launch(
+        "decode_attention", defines, (parts, sets, text(batch)), (32 * warps, 1, 1), arguments,
+        workspace_bytes=product(pairs, record, parts), counter_bytes=product(pairs, 4),
+    )   # fmt: skip
+
+
+def _parts(pairs: Expression, capacity: Size | str) -> Expression:
+    """How many blocks share the keys of one of the pairs of a sequence and a key head, at most.
+
+    A multiprocessor holds two blocks. As many as fit at once are best, as the last round of more would be left half
+    empty; where there are so many pairs that each gets a block or two, many rounds of blocks are, of 512 keys at least.
+    """
+    at_once = f"ceildiv(2*{MULTIPROCESSORS} + 1 - {pairs}, {pairs})"   # rounded down
+    rounds = f"min(ceildiv(8*{MULTIPROCESSORS}, {pairs}), ceildiv({capacity}, 512))"
+    return f"max(1, min({MOST}, min(max({at_once}, {rounds}), ceildiv({capacity}, 64))))"
+
+
+def _attention_defines(op: DecodeAttention) -> dict[str, int | str]:
+    given = {"WINDOW": op.window, "SOFTCAP": int(op.softcap > 0), "SLOPES": int(op.slopes is not None)}
+    return _defines(op) | {"KV_HEADS": op.kv_heads} | given
+
+
+def _scalars(op: DecodeAttention) -> tuple[Argument, ...]:
+    return count(_capacity(op)), Scalar("f32", op.scale), Scalar("f32", op.softcap)

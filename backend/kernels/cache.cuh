@@ -1,0 +1,19 @@
+// Where a KV cache holds the row of a key. PAGED 0: [batch, head, capacity, size]. PAGED 1: [page, head, 64, size], with a
+// table [batch, pages] of the pages of each sequence, in order. C is the element.
+#pragma once
+#include "common.cuh"
+
+struct Cache {
+    const int* table;    // of this sequence; PAGED alone
+    u64 base, heads, capacity;
+
+    __device__ __forceinline__ u64 row(int key) const {
+        if (PAGED) return ((u64)table[key / 64] * heads + base) * 64 + key % 64;
+        return base * capacity + key;
+    }
+};
+
+__device__ __forceinline__ Cache cache_of(const int* table, int pages, int batch, int head, int heads, int capacity) {
+    return PAGED ? Cache{table + (u64)batch * pages, (u64)head, (u64)heads, 64}
+                 : Cache{nullptr, (u64)batch * heads + head, (u64)heads, (u64)capacity};
+}

@@ -1,0 +1,199 @@
+// y = x @ weight.T for few rows of x, on tensor cores: the weight is the operand of 16 rows, x that of 8 columns.
+//
+// A block makes 16 * TILES rows of the weight for 8 * COLUMNS rows of x; its WARPS warps share the sum over K and add
+// their parts in shared memory, always in the same order. Weights go from global memory straight to registers, DEPTH
+// loads ahead, the first ones before the launches before this one are done; x is INPUTS loads ahead, a divisor of DEPTH.
+// BLOCKS: that a multiprocessor must hold.
+//
+// T: elements of x and y. BITS: of a weight; 16 is T, 8 and 4 are integers: 8 with a scale a row, 4 with a scale for 128
+// elements of a row, in the low half of a byte first. GATED: rows r and ROWS / 2 + r of the weight make element r of y:
+// activation(first) * second.
+#include "activation.cuh"
+#include "mma.cuh"
+
+constexpr int EACH = 128 / BITS;                 // weights in 16 bytes
+constexpr int CHUNK = 4 * EACH;                  // along K, of one load of a warp
+constexpr int CHUNKS = INNER / CHUNK;
+constexpr int STEPS = (CHUNKS + WARPS - 1) / WARPS;
+constexpr int OUTER = GATED ? ROWS / 2 : ROWS;   // elements of a row of y
+constexpr int WORDS = EACH / 8;                  // 16 bytes of x that belong to 16 bytes of weights
+
+struct Weights {
+    uint4 raw[TILES][2];
+#if BITS == 4
+    T scale[TILES][2];
+#endif
+};
+struct Inputs {
+    uint4 raw[COLUMNS][WORDS];
+};
+
+// Words of T that hold weights, in the order in which `spread` puts x.
+template <class E> __device__ __forceinline__ u32 from_nibbles(u32 word);
+template <> __device__ __forceinline__ u32 from_nibbles<bf16>(u32 word) {   // 0x4300 is 128, whose last bit is 1
+    u32 y = (word & 0x000f000fu) ^ 0x43084308u;
+    asm("fma.rn.bf16x2 %0, %0, %1, %2;" : "+r"(y) : "r"(0x3f803f80u), "r"(0xc308c308u));   // * 1 - 136
+    return y;
+}
+template <> __device__ __forceinline__ u32 from_nibbles<f16>(u32 word) {   // 0x6400 is 1024, whose last bit is 1
+    u32 y = (word & 0x000f000fu) ^ 0x64086408u;
+    asm("sub.rn.f16x2 %0, %0, %1;" : "+r"(y) : "r"(0x64086408u));
+    return y;
+}
+// The same of bytes, two of a word: the lower ones for i = 0.
+template <class E> __device__ __forceinline__ u32 from_bytes(u32 word, int i);
+template <> __device__ __forceinline__ u32 from_bytes<bf16>(u32 word, int i) {
+    const u32 both = __byte_perm(word, 0x43434343u, i ? 0x7372 : 0x7170);
+    u32 y = both & 0xff7fff7fu;                                              // 128 + the last 7 bits
+    const u32 base = both & 0xff80ff80u;                                     // 128, or 256 for negative ones
+    asm("fma.rn.bf16x2 %0, %1, %2, %0;" : "+r"(y) : "r"(base), "r"(0xbf80bf80u));
+    return y;
+}
+template <> __device__ __forceinline__ u32 from_bytes<f16>(u32 word, int i) {   // 1024 + (weight + 128), less 1152
+    u32 y = __byte_perm(word ^ 0x80808080u, 0x64646464u, i ? 0x7372 : 0x7170);
+    asm("sub.rn.f16x2 %0, %0, %1;" : "+r"(y) : "r"(0x64806480u));
+    return y;
+}
+
+// The i-th word of two weights of T in 16 bytes.
+__device__ __forceinline__ u32 weights(const uint4& raw, int i) {
+    if (BITS == 16) return word_of(raw, i);
+    if (BITS == 8) return from_bytes<T>(word_of(raw, i / 2), i % 2);
+    return from_nibbles<T>(word_of(raw, i / 4) >> (i % 4 * 4));
+}
+// The i-th word of two elements of x: for 4 bits those that stand 4 apart, as their weights do in a word.
+__device__ __forceinline__ u32 spread(const uint4 (&x)[WORDS], int i) {
+    if (BITS != 4) return word_of(x[i / 4], i % 4);
+    const uint4& eight = x[i / 4];
+    const int e = i % 4;
+    return __byte_perm(word_of(eight, e / 2), word_of(eight, 2 + e / 2), e % 2 ? 0x7632 : 0x5410);
+}
+
+extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) skinny_linear(
+    const T* x, const u8* weight,
+#if BITS < 16
+    const T* scales,
+#endif
+#if BIAS
+    const T* bias,
+#endif
+#if RESIDUAL
+    const T* residual,
+#endif
+    T* y, int count, float softcap) {
+    let_next_start();
+    __shared__ float part[WARPS][TILES * COLUMNS][4][32];
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    const int first = blockIdx.x * (GATED ? 16 : 16 * TILES), column = blockIdx.y * 8 * COLUMNS;
+    const auto row_of = [&](int tile, int row) {
+        const int r = min(first + (GATED ? 0 : tile * 16) + row, OUTER - 1);   // past the end: the last once more
+        return GATED && tile ? OUTER + r : r;
+    };
+    const u8* rows[TILES][2];
+#pragma unroll
+    for (int m = 0; m < TILES; ++m) {
+#pragma unroll
+        for (int h = 0; h < 2; ++h) rows[m][h] = weight + (u64)row_of(m, g + 8 * h) * (INNER / 8 * BITS) + t * 16;
+    }
+    Weights ahead[DEPTH];
+    Inputs inputs[INPUTS];
+    const auto load_weights = [&](Weights& w, int step) {
+        const int chunk = step * WARPS + warp;
+        if (chunk >= CHUNKS) return;
+#pragma unroll
+        for (int m = 0; m < TILES; ++m) {
+#pragma unroll
+            for (int h = 0; h < 2; ++h) {
+                w.raw[m][h] = stream(rows[m][h] + chunk * 64);
+#if BITS == 4
+                w.scale[m][h] = scales[(u64)row_of(m, g + 8 * h) * CHUNKS + chunk];
+#endif
+            }
+        }
+    };
+    const auto load_inputs = [&](Inputs& in, int step) {
+        const int chunk = step * WARPS + warp;
+        if (chunk >= CHUNKS) return;
+#pragma unroll
+        for (int n = 0; n < COLUMNS; ++n) {
+            const int r = column + n * 8 + g;
+            const uint4* from = reinterpret_cast<const uint4*>(x + (u64)r * INNER + chunk * CHUNK + t * EACH);
+#pragma unroll
+            for (int w = 0; w < WORDS; ++w) in.raw[n][w] = r < count ? from[w] : make_uint4(0, 0, 0, 0);
+        }
+    };
+    float sum[TILES][COLUMNS][4] = {};
+    const auto multiply = [&](const Weights& w, const Inputs& in, int step) {
+        if (step * WARPS + warp >= CHUNKS) return;
+#pragma unroll
+        for (int m = 0; m < TILES; ++m) {
+            float group[COLUMNS][4] = {};
+#pragma unroll
+            for (int i = 0; i < EACH / 2; i += 2) {
+                const u32 a0 = weights(w.raw[m][0], i), a1 = weights(w.raw[m][1], i);
+                const u32 a2 = weights(w.raw[m][0], i + 1), a3 = weights(w.raw[m][1], i + 1);
+#pragma unroll
+                for (int n = 0; n < COLUMNS; ++n) {
+                    mma<T>(BITS == 4 ? group[n] : sum[m][n], a0, a1, a2, a3, spread(in.raw[n], i), spread(in.raw[n], i + 1));
+                }
+            }
+#if BITS == 4
+#pragma unroll
+            for (int n = 0; n < COLUMNS; ++n) {
+#pragma unroll
+                for (int i = 0; i < 4; ++i) sum[m][n][i] += wide(w.scale[m][i / 2]) * group[n][i];
+            }
+#endif
+        }
+    };
+
+#pragma unroll
+    for (int d = 0; d < DEPTH; ++d) load_weights(ahead[d], d);
+    wait_for_previous();
+#pragma unroll
+    for (int d = 0; d < INPUTS; ++d) load_inputs(inputs[d], d);
+#pragma unroll 1
+    for (int base = 0; base < STEPS; base += DEPTH) {
+#pragma unroll
+        for (int d = 0; d < DEPTH; ++d) {
+            multiply(ahead[d], inputs[d % INPUTS], base + d);
+            load_weights(ahead[d], base + d + DEPTH);
+            load_inputs(inputs[d % INPUTS], base + d + INPUTS);
+        }
+    }
+
+#pragma unroll
+    for (int m = 0; m < TILES; ++m) {
+#pragma unroll
+        for (int n = 0; n < COLUMNS; ++n) {
+#pragma unroll
+            for (int i = 0; i < 4; ++i) part[warp][m * COLUMNS + n][i][lane] = sum[m][n][i];
+        }
+    }
+    __syncthreads();
+    const auto total = [&](int m, int n, int row, int c) {   // row 0..15 of the weight, column 0..7 of x
+        float s = 0;
+#pragma unroll
+        for (int w = 0; w < WARPS; ++w) s += part[w][m * COLUMNS + n][row / 8 * 2 + c % 2][row % 8 * 4 + c / 2];
+#if BITS == 8
+        s *= wide(scales[row_of(m, row)]);
+#endif
+#if BIAS
+        s += wide(bias[row_of(m, row)]);
+#endif
+        return s;
+    };
+    constexpr int MADE = (GATED ? 1 : TILES) * COLUMNS * 128;
+    for (int e = threadIdx.x; e < MADE; e += WARPS * 32) {
+        const int row = e % 16, m = GATED ? 0 : e / 16 % TILES, c = e / 16 / (GATED ? 1 : TILES);
+        const int r = first + m * 16 + row, at = column + c;
+        if (r >= OUTER || at >= count) continue;
+        float s = total(m, c / 8, row, c % 8);
+        if (GATED) s = activated<ACTIVATION>(s) * total(TILES - 1, c / 8, row, c % 8);
+        if (SOFTCAP) s = softcap * tanhf(s / softcap);
+#if RESIDUAL
+        s += wide(residual[(u64)at * OUTER + r]);
+#endif
+        y[(u64)at * OUTER + r] = narrow<T>(s);
+    }
+}

@@ -1,0 +1,25 @@
+"""Ops that kernels compute and the IR has no single op for, by kind."""
+
+from trtc.backend.kernels.ops.attention import DecodeAttention, RopeAndAppend
+from trtc.backend.kernels.ops.linear import GROUP, FusedLinear, Gated, capped_linear
+from trtc.backend.kernels.ops.moe import ExpertsInner, ExpertsOuter, Route, experts_in_two
+from trtc.backend.kernels.ops.norm import AddLayerNorm, AddRMSNorm
+from trtc.backend.kernels.ops.sampling import ArgMax, Sample, StopCheck
+
+__all__ = [
+    "GROUP",
+    "AddLayerNorm",
+    "AddRMSNorm",
+    "ArgMax",
+    "DecodeAttention",
+    "ExpertsInner",
+    "ExpertsOuter",
+    "FusedLinear",
+    "Gated",
+    "RopeAndAppend",
+    "Route",
+    "Sample",
+    "StopCheck",
+    "capped_linear",
+    "experts_in_two",
+]

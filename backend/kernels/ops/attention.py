@@ -1,0 +1,229 @@
+"""What a step does with keys and values: turned and written, then attended to, in a linear or a paged cache."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from trtc.ir.op import Array, Op, Value, require
+from trtc.ir.ops import Add, Attention, Cast, Gather, Input, Iota, KVCacheUpdate, Reshape, Rope, Slice, Transpose, wide
+from trtc.ir.types import DType, Size, TensorType, f8e4m3, f32, i8, i32
+
+PAGE = 64   # tokens of a page
+CACHED = (i8, f8e4m3)   # element types of a cache that have scales
+
+
+class RopeAndAppend(Op, name="cuda.rope_and_append"):
+    """Turn q and k by their positions, and write k and v into the caches.
+
+    Token s of sequence b stands at position ``start[b] + s``. Row p of the tables is the angle of position p.
+
+    Operands:
+        qkv: float[B, S, (Hq + 2 * Hkv) * D], the heads of q, then of k, then of v.
+        key_cache, value_cache: [B, Hkv, M, D], or where there are pages [P, Hkv, 64, D]; of qkv's dtype, i8 or f8e4m3.
+        start: i32[B], tokens already there; ``start + S`` must not exceed the capacity.
+        cos, sin: f32[P, R/2], rounded to qkv's dtype; none for no rotation.
+        pages: i32[B, N], where each sequence's tokens 64 * n to 64 * n + 63 are, or none.
+        key_scale, value_scale: f32[Hkv], by which i8 and f8e4m3 are multiplied; none otherwise.
+    Attributes:
+        heads, kv_heads: Hq and Hkv.
+        interleaved: as of rope.
+    Result:
+        float[B, S, Hq * D], q turned; then the two caches, written in place.
+    """
+
+    qkv: Value
+    key_cache: Value
+    value_cache: Value
+    start: Value
+    cos: Value | None = None
+    sin: Value | None = None
+    pages: Value | None = None
+    key_scale: Value | None = None
+    value_scale: Value | None = None
+    heads: int = 1
+    kv_heads: int = 1
+    interleaved: bool = False
+
+    def infer(self) -> tuple[TensorType, TensorType, TensorType]:
+        require(self.qkv.type.rank == 3, f"qkv has rank {self.qkv.type.rank}, but must have rank 3")
+        batch, tokens, _ = self.qkv.shape
+        size = check_caches(self, self.qkv.dtype, batch)
+        want = self.qkv.dtype[batch, tokens, (self.heads + 2 * self.kv_heads) * size]
+        require(self.qkv.type == want and want.dtype.is_float, f"qkv is {self.qkv.type}, but must be {want}")
+        require(self.start.type == i32[batch], f"start is {self.start.type}, but must be {i32[batch]}")
+        if self.cos or self.sin:
+            got = [str(x.type) if x else "absent" for x in (self.cos, self.sin)]
+            require(got[0] == got[1], f"cos is {got[0]}, but sin is {got[1]}")
+            assert self.cos
+            fits = self.cos.dtype == f32 and self.cos.type.rank == 2 and isinstance(self.cos.shape[1], int)
+            fits = fits and 2 * int(str(self.cos.shape[1])) <= size
+            require(fits, f"cos is {got[0]}, but must be f32[P, R/2], R <= {size}")
+        return self.qkv.dtype[batch, tokens, self.heads * size], self.key_cache.type, self.value_cache.type
+
+    def evaluate(
+        self, qkv: Array, key_cache: Array, value_cache: Array, start: Array, *rest: Array | None
+    ) -> tuple[Array, ...]:
+        cos, sin, pages, key_scale, value_scale = rest
+        batch, tokens, _ = qkv.shape
+        size = key_cache.shape[3]
+        heads = qkv.reshape(batch, tokens, -1, size)
+        q, k, v = np.split(heads, (self.heads, self.heads + self.kv_heads), axis=2)
+        if cos is not None and sin is not None:
+            at: Array = start[:, None] + np.arange(tokens, dtype=np.int32)
+            q, k = (self._turned(x, cos[at].astype(qkv.dtype), sin[at].astype(qkv.dtype)) for x in (q, k))
+        keys, values = key_cache.copy(), value_cache.copy()
+        for cache, new, scale in ((keys, k, key_scale), (values, v, value_scale)):
+            new = new if scale is None else quantized(new, scale[:, None], self.key_cache.dtype)
+            for b in range(batch):
+                for s in range(tokens):
+                    row, slot = place(pages, b, int(start[b]) + s)
+                    if slot < cache.shape[2]:
+                        cache[row, :, slot] = new[b, s]
+        return q.reshape(batch, tokens, -1), keys, values
+
+    def _turned(self, x: Array, cos: Array, sin: Array) -> Array:
+        """Heads [B, S, N, D] turned, as rope says."""
+        like, angles = Input("x", f32[1, 1, 1, x.shape[3]]), Input("angles", f32[1, 1, cos.shape[2]])
+        return Rope(like, angles, angles, self.interleaved).evaluate(x.swapaxes(1, 2), cos, sin).swapaxes(1, 2)
+
+    def decompose(self) -> tuple[Value, ...] | None:
+        if self.pages or self.key_scale:
+            return None
+        batch, tokens, _ = self.qkv.shape
+        size = self.key_cache.shape[3]
+        assert isinstance(size, int)
+
+        def part(first: int, count: int) -> Value:
+            columns = Slice(self.qkv, 2, first * size, count * size)
+            return Transpose(Reshape(columns, (batch, tokens, count, size)), (0, 2, 1, 3))
+
+        q, k = part(0, self.heads), part(self.heads, self.kv_heads)
+        v = part(self.heads + self.kv_heads, self.kv_heads)
+        if self.cos and self.sin:
+            positions = Add(Reshape(self.start, (batch, 1)), Iota(tokens))
+            cos, sin = (_cast(Gather(table, positions), self.qkv.dtype) for table in (self.cos, self.sin))
+            q, k = (Rope(x, cos, sin, interleaved=self.interleaved) for x in (q, k))
+        flat = Reshape(Transpose(q, (0, 2, 1, 3)), (batch, tokens, self.heads * size))
+        return flat, KVCacheUpdate(self.key_cache, k, self.start), KVCacheUpdate(self.value_cache, v, self.start)
+
+
+class DecodeAttention(Op, name="cuda.decode_attention"):
+    """Attention of one new token a sequence over a cache that holds it already.
+
+    The token stands at position ``length - 1`` and sees key j if ``j < length`` and ``j >= length - window``.
+
+    Operands:
+        q: float[B, 1, Hq * D], turned.
+        key_cache, value_cache, pages, key_scale, value_scale: as of cuda.rope_and_append.
+        lengths: i32[B], keys of each sequence; the result of one without keys is zeros.
+        slopes: f32[Hq], as of attention, or none.
+    Attributes:
+        heads, kv_heads: Hq and Hkv.
+        scale, window, softcap: as of attention.
+    Result:
+        float[B, 1, Hq * D], of q's dtype.
+    """
+
+    q: Value
+    key_cache: Value
+    value_cache: Value
+    lengths: Value
+    pages: Value | None = None
+    slopes: Value | None = None
+    key_scale: Value | None = None
+    value_scale: Value | None = None
+    heads: int = 1
+    kv_heads: int = 1
+    scale: float = 1.0
+    window: int = 0
+    softcap: float = 0.0
+
+    def infer(self) -> TensorType:
+        require(self.q.type.rank == 3, f"q has rank {self.q.type.rank}, but must have rank 3")
+        batch = self.q.shape[0]
+        size = check_caches(self, self.q.dtype, batch)
+        want = self.q.dtype[batch, 1, self.heads * size]
+        require(self.q.type == want and want.dtype.is_float, f"q is {self.q.type}, but must be {want}")
+        require(self.lengths.type == i32[batch], f"lengths is {self.lengths.type}, but must be {i32[batch]}")
+        if self.slopes:
+            want = f32[self.heads,]
+            require(self.slopes.type == want, f"slopes is {self.slopes.type}, but must be {want}")
+        require(self.window >= 0, f"window is {self.window}, but must not be negative")
+        require(self.softcap >= 0, f"softcap is {self.softcap:g}, but must not be negative")
+        return self.q.type
+
+    def evaluate(self, q: Array, key_cache: Array, value_cache: Array, lengths: Array, *rest: Array | None) -> Array:
+        pages, slopes, key_scale, value_scale = rest
+        size = key_cache.shape[3]
+        out = np.zeros_like(q)
+        for b, length in ((b, n) for b, n in enumerate(lengths) if n > 0):
+            places = [place(pages, b, p) for p in range(int(length))]
+            row, slot = (np.array(x) for x in zip(*places, strict=True))
+            k, v = (self._read(c[row, :, slot], s, q) for c, s in ((key_cache, key_scale), (value_cache, value_scale)))
+            query = q[b].reshape(1, self.heads, 1, size)
+            y = self._whole().evaluate(query, k, v, np.array([length]), None, slopes)
+            out[b] = y.reshape(1, -1)
+        return out
+
+    def _whole(self) -> Attention:
+        """Attention of one sequence, whose evaluation says what this means."""
+        size = self.key_cache.shape[3]
+        q, k = Input("q", f32[1, self.heads, 1, size]), Input("k", f32[1, self.kv_heads, "T", size])
+        return Attention(q, k, k, scale=self.scale, window=self.window, softcap=self.softcap)
+
+    def _read(self, rows: Array, scale: Array | None, q: Array) -> Array:
+        """Rows of a cache [T, Hkv, D] as [1, Hkv, T, D] in q's precision or f32."""
+        if scale is not None:
+            rows = rows.astype(wide(q).dtype) * scale[:, None]
+        return rows.swapaxes(0, 1)[None]
+
+    def decompose(self) -> Value | None:
+        if self.pages or self.key_scale:
+            return None
+        batch, size = self.q.shape[0], self.key_cache.shape[3]
+        q = Reshape(self.q, (batch, self.heads, 1, size))
+        y = Attention(
+            q, self.key_cache, self.value_cache, self.lengths, None, self.slopes,
+            scale=self.scale, window=self.window, softcap=self.softcap,
+        )   # fmt: skip
+        return Reshape(y, self.q.shape)
+
+
+def check_caches(op: RopeAndAppend | DecodeAttention, dtype: DType, batch: Size) -> int:
+    """The head size, if caches, pages and scales fit each other."""
+    cache = op.key_cache
+    require(cache.type.rank == 4, f"key_cache has rank {cache.type.rank}, but must have rank 4")
+    require(op.value_cache.type == cache.type, f"key_cache is {cache.type}, but value_cache is {op.value_cache.type}")
+    first, heads, slots, size = cache.shape
+    require(isinstance(size, int), f"key_cache is {cache.type}, but its head size must be known")
+    require(heads == op.kv_heads, f"key_cache has {heads} heads, but kv_heads is {op.kv_heads}")
+    grouped = op.kv_heads > 0 and op.heads % op.kv_heads == 0
+    require(grouped, f"heads is {op.heads}, which is no multiple of kv_heads, {op.kv_heads}")
+    if op.pages:
+        fits = op.pages.dtype == i32 and op.pages.type.rank == 2 and op.pages.shape[0] == batch
+        require(fits, f"pages is {op.pages.type}, but must be {i32[batch, 'N']}")
+        require(slots == PAGE, f"key_cache has {slots} tokens a page, but must have {PAGE}")
+    else:
+        require(first == batch, f"key_cache has batch {first}, but must have {batch}")
+    known = cache.dtype == dtype or cache.dtype in CACHED
+    require(known, f"key_cache is {cache.dtype}, but must be {dtype}, i8 or f8e4m3")
+    for name, value in (("key_scale", op.key_scale), ("value_scale", op.value_scale)):
+        got, want = str(value.type) if value else "absent", str(f32[op.kv_heads,]) if cache.dtype != dtype else "absent"
+        require(got == want, f"{name} is {got}, but must be {want}")
+    assert isinstance(size, int)
+    return size
+
+
+def place(pages: Array | None, batch: int, position: int) -> tuple[int, int]:
+    """The first and the third index of a token's row in a cache."""
+    return (batch, position) if pages is None else (int(pages[batch, position // PAGE]), position % PAGE)
+
+
+def quantized(x: Array, scale: Array, dtype: DType) -> Array:
+    """The nearest elements of 8 bits, times their scale, to x."""
+    y = wide(x) / scale
+    return np.clip(np.rint(y), -127, 127).astype(np.int8) if dtype == i8 else np.clip(y, -448, 448).astype(dtype.numpy)
+
+
+def _cast(x: Value, dtype: DType) -> Value:
+    return x if x.dtype == dtype else Cast(x, dtype)

@@ -1,0 +1,161 @@
+"""A dense layer with what stands before and after it: quantised weights, activation, residual."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from trtc.ir.graph import Graph
+from trtc.ir.op import Array, Op, Value, require
+from trtc.ir.ops import GELU, Add, Cast, Constant, Input, Linear, Mul, ReLU, Reshape, SiLU, Slice, Tanh, soft_cap, wide
+from trtc.ir.types import TensorType, f32, i4, i8
+
+ACTIVATIONS = ("", "silu", "gelu", "gelu_tanh", "relu")
+GROUP = 128   # elements of a row that share a scale, where weights have 4 bits
+
+
+class FusedLinear(Op, name="cuda.fused_linear"):
+    """``residual + x @ weight.T + bias``, or with an activation ``residual + activation(x @ g.T + c) * (x @ u.T + d)``.
+
+    Operands:
+        x: float[..., K].
+        weight: x's dtype, i8 or i4 [N, K]. With an activation its first N/2 rows are g, the others u.
+        scales: x's dtype, by which integers are multiplied: [N] of i8, [N, K/128] of i4; none otherwise.
+        bias: float[N], or none.
+        residual: float of the result's type, or none.
+    Attributes:
+        activation: silu, gelu (by erf), gelu_tanh or relu; empty for none.
+        softcap: c, where what the residual is added to is ``c * tanh(y / c)`` instead of y; 0 for none.
+    Result:
+        float[..., N], or float[..., N/2] with an activation. Sums and what follows are taken in f32.
+    """
+
+    x: Value
+    weight: Value
+    scales: Value | None = None
+    bias: Value | None = None
+    residual: Value | None = None
+    activation: str = ""
+    softcap: float = 0.0
+
+    def infer(self) -> TensorType:
+        require(self.weight.type.rank == 2, f"weight has rank {self.weight.type.rank}, but must have rank 2")
+        (outer, inner), dtype = self.weight.shape, self.x.dtype
+        require(dtype.is_float, f"x is {dtype}, but must be a float")
+        require(self.x.shape[-1] == inner, f"the last axis of x is {self.x.shape[-1]}, but the weight takes {inner}")
+        require(isinstance(outer, int) and isinstance(inner, int), f"weight is {self.weight.type}, but must be static")
+        assert isinstance(outer, int) and isinstance(inner, int)
+        scales = {i8: dtype[outer], i4: dtype[outer, inner // GROUP]}.get(self.weight.dtype)
+        if scales:
+            require(self.weight.dtype == i8 or inner % GROUP == 0, f"K is {inner}, but must be a multiple of {GROUP}")
+            got = self.scales.type if self.scales else "absent"
+            require(got == scales, f"scales is {got}, but must be {scales}")
+        else:
+            require(self.weight.dtype == dtype, f"weight is {self.weight.dtype}, but x is {dtype}")
+            require(not self.scales, f"weight is {dtype}, but must be i8 or i4 where there are scales")
+        if self.bias:
+            require(self.bias.type == dtype[outer], f"bias is {self.bias.type}, but must be {dtype[outer]}")
+        known = self.activation in ACTIVATIONS
+        require(known, f"activation is {self.activation}, but must be one of {', '.join(ACTIVATIONS[1:])}")
+        require(self.softcap >= 0, f"softcap is {self.softcap:g}, but must not be negative")
+        require(not self.activation or outer % 2 == 0, f"weight has {outer} rows, but must have an even number")
+        made = TensorType(dtype, (*self.x.shape[:-1], outer // 2 if self.activation else outer))
+        if self.residual:
+            require(self.residual.type == made, f"residual is {self.residual.type}, but must be {made}")
+        return made
+
+    def evaluate(
+        self, x: Array, weight: Array, scales: Array | None, bias: Array | None, residual: Array | None
+    ) -> Array:
+        w = wide(weight.astype(x.dtype))
+        if scales is not None:
+            w = w * (wide(scales)[:, None] if scales.ndim == 1 else np.repeat(wide(scales), GROUP, axis=1))
+        y = np.matmul(wide(x), w.T)
+        y = y if bias is None else y + wide(bias)
+        if self.activation:
+            half = y.shape[-1] // 2
+            y = activated(self.activation, y[..., :half]) * y[..., half:]
+        if self.softcap:
+            cap = y.dtype.type(self.softcap)
+            y = cap * np.tanh(y / cap)
+        return (y if residual is None else wide(residual) + y).astype(x.dtype)
+
+    def decompose(self) -> Value:
+        y: Value = Linear(self.x, self._plain_weight(), self.bias)
+        if self.activation:
+            last, half = y.type.rank - 1, self.type.shape[-1]
+            assert isinstance(half, int)
+            y = Mul(activation(self.activation, Slice(y, last, 0, half)), Slice(y, last, half, half))
+        y = soft_cap(y, self.softcap) if self.softcap else y
+        return Add(self.residual, y) if self.residual else y
+
+    def _plain_weight(self) -> Value:
+        if not self.scales:
+            return self.weight
+        outer, inner = self.weight.shape
+        assert isinstance(inner, int)
+        groups = 1 if self.weight.dtype == i8 else inner // GROUP
+        parts = Reshape(Cast(self.weight, self.x.dtype), (outer, groups, inner // groups))
+        return Reshape(Mul(parts, Reshape(self.scales, (outer, groups, 1))), (outer, inner))
+
+
+class Gated(Op, name="cuda.gated"):
+    """``activation(x[..., :I]) * x[..., I:]``.
+
+    Operands:
+        x: float[..., 2 * I].
+    Attributes:
+        activation: as of cuda.fused_linear.
+    Result:
+        float[..., I], of x's dtype. Computed in f32.
+    """
+
+    x: Value
+    activation: str = "silu"
+
+    def infer(self) -> TensorType:
+        width = self.x.shape[-1] if self.x.shape else 0
+        require(self.x.dtype.is_float, f"x is {self.x.dtype}, but must be a float")
+        require(isinstance(width, int) and width % 2 == 0, f"the last axis of x is {width}, but must be even")
+        known = self.activation in ACTIVATIONS[1:]
+        require(known, f"activation is {self.activation}, but must be one of {', '.join(ACTIVATIONS[1:])}")
+        assert isinstance(width, int)
+        return TensorType(self.x.dtype, (*self.x.shape[:-1], width // 2))
+
+    def evaluate(self, x: Array) -> Array:
+        half = x.shape[-1] // 2
+        return (activated(self.activation, wide(x[..., :half])) * wide(x[..., half:])).astype(x.dtype)
+
+    def decompose(self) -> Value:
+        last, half = self.x.type.rank - 1, self.type.shape[-1]
+        assert isinstance(half, int)
+        return Mul(activation(self.activation, Slice(self.x, last, 0, half)), Slice(self.x, last, half, half))
+
+
+def activation(name: str, x: Value) -> Op:
+    """The op of an activation's name."""
+    match name:
+        case "silu":
+            return SiLU(x)
+        case "relu":
+            return ReLU(x)
+        case _:
+            return GELU(x, tanh=name == "gelu_tanh")
+
+
+def activated(name: str, x: Array) -> Array:
+    """An activation of an array, in the array's own precision."""
+    return activation(name, Input("x", f32[1,])).evaluate(x)
+
+
+def capped_linear(op: Mul, graph: Graph) -> Value | None:
+    """tanh(linear(x, w) * (1 / c)) * c  ->  fused_linear(x, w, softcap = c)"""
+    match op.a, op.b:
+        case Tanh(Mul(Linear(x, weight, bias) as linear, Constant((less,)))), Constant((cap,)):
+            pass
+        case _:
+            return None
+    number = float(cap)
+    fits = number > 0 and abs(number * float(less) - 1) < 1e-2   # both as rounded to the type
+    if not fits or len(graph.users[linear]) > 1 or not graph.is_constant(weight):
+        return None
+    return FusedLinear(x, weight, None, bias, softcap=number, loc=linear.loc)

@@ -1,0 +1,105 @@
+"""What is timed: the ops of a decode step of LLaMA 3.1 8B in bf16, and the bytes that each must move."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from trtc.backend.kernels import ops as fused
+from trtc.ir import ops
+from trtc.ir.op import Op
+from trtc.ir.ops import Input
+from trtc.ir.types import DType, bf16, f32, i4, i8, i32
+
+HIDDEN, INNER, VOCABULARY, QKV = 4096, 14336, 128256, 6144
+HEADS, KV_HEADS, HEAD = 32, 8, 128
+
+
+@dataclass(frozen=True)
+class Timed:
+    """An op at one shape.
+
+    Args:
+        bytes: that must be read and written, each once.
+        lengths: what its i32 operands hold.
+    """
+
+    name: str
+    op: Op
+    bytes: int
+    lengths: int = 0
+
+
+def timed() -> Iterator[Timed]:
+    """Everything that is timed."""
+    for batch in (1, 8, 16):
+        for name, rows, columns in (("qkv", QKV, HIDDEN), ("o", HIDDEN, HIDDEN), ("down", HIDDEN, INNER)):
+            yield linear(name, batch, rows, columns, residual=name != "qkv")
+        yield linear("lm_head", batch, VOCABULARY, HIDDEN)
+        yield linear("gate_up", batch, 2 * INNER, HIDDEN, activation="silu")
+        for stored in (i8, i4):
+            yield linear("qkv", batch, QKV, HIDDEN, stored)
+            yield linear("gate_up", batch, 2 * INNER, HIDDEN, stored, activation="silu")
+            yield linear("down", batch, HIDDEN, INNER, stored)
+    lengths = ((1, 1024, 1024), (1, 1024, 8192), (1, 8192, 8192), (8, 1024, 1024), (64, 1024, 1024))
+    for batch, length, capacity in lengths:
+        yield attention(batch, length, capacity)
+    for batch in (1, 8, 64):
+        yield from small(batch)
+    for batch in (1, 8):
+        yield from experts(batch)
+    table, ids = Input("table", bf16[VOCABULARY, HIDDEN]), Input("ids", i32[64, 1])
+    yield Timed("embedding 64", ops.Embedding(table, ids), 4 * 64 * HIDDEN)
+    of = bf16[8192, INNER]
+    yield Timed("swiglu 8192", ops.SwiGLU(Input("gate", of), Input("up", of)), 6 * 8192 * INNER)
+
+
+def linear(
+    name: str, batch: int, rows: int, columns: int, stored: DType = bf16,
+    *, residual: bool = False, activation: str = "",
+) -> Timed:   # fmt: skip
+    """A product, and what is fused to it."""
+    made = rows // 2 if activation else rows
+    groups = {i8: (rows,), i4: (rows, columns // fused.GROUP)}.get(stored)
+    scales = Input("scales", bf16[groups]) if groups else None
+    added = Input("residual", bf16[batch, 1, made]) if residual else None
+    weight = Input("weight", stored[rows, columns])
+    op = fused.FusedLinear(Input("x", bf16[batch, 1, columns]), weight, scales, None, added, activation=activation)
+    read = weight.type.nbytes() + (scales.type.nbytes() if scales else 0)
+    moved = read + 2 * batch * (columns + made * (2 if residual else 1))
+    return Timed(f"{name} {stored} {batch}" if groups else f"{name} {batch}", op, moved)
+
+
+def attention(batch: int, length: int, capacity: int) -> Timed:
+    cache = bf16[batch, KV_HEADS, capacity, HEAD]
+    op = fused.DecodeAttention(
+        Input("q", bf16[batch, 1, HIDDEN]), Input("key_cache", cache), Input("value_cache", cache),
+        Input("lengths", i32[batch,]), heads=HEADS, kv_heads=KV_HEADS, scale=HEAD**-0.5,
+    )   # fmt: skip
+    moved = batch * (4 * KV_HEADS * HEAD * length + 4 * HIDDEN)
+    return Timed(f"attention {batch} x {length} of {capacity}", op, moved, length)
+
+
+def small(batch: int) -> Iterator[Timed]:
+    """What a step does between its products."""
+    of = bf16[batch, 1, HIDDEN]
+    norm = fused.AddRMSNorm(Input("x", of), Input("skip", of), Input("weight", bf16[HIDDEN]))
+    yield Timed(f"add_rms_norm {batch}", norm, 2 * 4 * batch * HIDDEN + 2 * HIDDEN)
+    cache, tables = bf16[batch, KV_HEADS, 1024, HEAD], f32[1024, HEAD // 2]
+    rope = fused.RopeAndAppend(
+        Input("qkv", bf16[batch, 1, QKV]), Input("key_cache", cache), Input("value_cache", cache),
+        Input("start", i32[batch,]), Input("cos", tables), Input("sin", tables), heads=HEADS, kv_heads=KV_HEADS,
+    )   # fmt: skip
+    yield Timed(f"rope_and_append {batch}", rope, 2 * batch * 2 * QKV, 1000)
+    yield Timed(f"argmax {batch}", fused.ArgMax(Input("x", f32[batch, VOCABULARY])), 4 * batch * VOCABULARY)
+
+
+def experts(batch: int, count: int = 8, many: int = 2) -> Iterator[Timed]:
+    """The experts of Mixtral 8x7B, chosen as evenly as can be."""
+    chosen, read = Input("chosen", i32[batch, many]), min(batch * many, count)
+    fc = bf16[count, INNER, HIDDEN]
+    inner = fused.ExpertsInner(Input("x", bf16[batch, HIDDEN]), chosen, Input("fc", fc), Input("gate", fc))
+    yield Timed(f"experts_inner {batch}", inner, 2 * (2 * read * INNER * HIDDEN + batch * many * INNER))
+    given, shares = Input("inner", bf16[batch, many, INNER]), Input("shares", bf16[batch, many])
+    outer = fused.ExpertsOuter(given, chosen, shares, Input("proj", bf16[count, HIDDEN, INNER]))
+    yield Timed(f"experts_outer {batch}", outer, 2 * (read * INNER * HIDDEN + batch * many * INNER))

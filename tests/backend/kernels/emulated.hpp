@@ -1,0 +1,235 @@
+// CUDA C++ on the CPU, for kernels of one block at a time: threads are fibers, which take turns and change only where they
+// wait for each other; what PTX an `asm` holds is a function here. Slow, and no memory model: it shows what is computed,
+// not whether a barrier is missing.
+#include <ucontext.h>
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#define __device__
+#define __global__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __shared__ static
+
+struct uint2 { uint32_t x, y; };
+struct alignas(16) uint4 { uint32_t x, y, z, w; };
+struct alignas(8) float2 { float x, y; };
+struct alignas(16) float4 { float x, y, z, w; };
+struct dim3 { unsigned x, y, z; };
+inline uint2 make_uint2(uint32_t x, uint32_t y) { return {x, y}; }
+inline uint4 make_uint4(uint32_t x, uint32_t y, uint32_t z, uint32_t w) { return {x, y, z, w}; }
+inline float2 make_float2(float x, float y) { return {x, y}; }
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+
+// --- fibers
+
+struct Fiber {
+    ucontext_t context;
+    std::vector<char> stack = std::vector<char>(256 << 10);
+    bool done = false;
+};
+struct Barrier {
+    int arrived = 0, alive = 0;
+    unsigned generation = 0;
+    void release() {
+        if (alive && arrived == alive) arrived = 0, ++generation;
+    }
+};
+static std::vector<Fiber> fibers;
+static ucontext_t scheduler;
+static int current;
+static bool backwards;   // threads and blocks take turns from the last on
+static dim3 threadIdx, blockIdx, blockDim, gridDim;
+static Barrier block_barrier, warp_barrier[32];
+static void (*body)(void*);
+static void* body_argument;
+
+static void wait_at(Barrier& barrier) {
+    const unsigned seen = barrier.generation;
+    ++barrier.arrived;
+    barrier.release();
+    while (barrier.generation == seen) swapcontext(&fibers[current].context, &scheduler);
+}
+static void __syncthreads() { wait_at(block_barrier); }
+static void together() { wait_at(warp_barrier[threadIdx.x / 32]); }
+
+static void fiber_main() {
+    body(body_argument);
+    fibers[current].done = true;
+    for (Barrier* barrier : {&block_barrier, &warp_barrier[threadIdx.x / 32]}) --barrier->alive, barrier->release();
+    swapcontext(&fibers[current].context, &scheduler);
+}
+
+static void run_block() {
+    const int count = blockDim.x;
+    fibers.resize(count);
+    block_barrier = Barrier{};
+    block_barrier.alive = count;
+    for (int w = 0; w < 32; ++w) warp_barrier[w] = Barrier{}, warp_barrier[w].alive = w < count / 32 ? 32 : 0;
+    for (Fiber& fiber : fibers) {
+        fiber.done = false;
+        getcontext(&fiber.context);
+        fiber.context.uc_stack.ss_sp = fiber.stack.data();
+        fiber.context.uc_stack.ss_size = fiber.stack.size();
+        makecontext(&fiber.context, fiber_main, 0);
+    }
+    for (int left = count; left;) {
+        left = 0;
+        for (int turn = 0; turn < count; ++turn) {
+            const int i = backwards ? count - 1 - turn : turn;
+            if (fibers[i].done) continue;
+            ++left;
+            current = i;
+            threadIdx = {(unsigned)i, 0, 0};
+            swapcontext(&scheduler, &fibers[i].context);
+        }
+    }
+}
+
+// --- what a warp does together
+
+template <class V> static V lane_value(V mine, int from) {
+    static unsigned char slots[32][32][16];
+    auto& warp = slots[threadIdx.x / 32];
+    std::memcpy(warp[threadIdx.x % 32], &mine, sizeof(V));
+    together();
+    V other;
+    std::memcpy(&other, warp[from], sizeof(V));
+    together();
+    return other;
+}
+template <class V> static V __shfl_xor_sync(unsigned, V x, int step) { return lane_value(x, threadIdx.x % 32 ^ step); }
+template <class V> static V __shfl_sync(unsigned, V x, int lane) { return lane_value(x, lane); }
+template <class V> static V __shfl_up_sync(unsigned, V x, int step) {
+    const int lane = threadIdx.x % 32;
+    return lane_value(x, lane >= step ? lane - step : lane);
+}
+static unsigned __ballot_sync(unsigned, bool yes) {
+    unsigned votes = 0;
+    for (int i = 0; i < 32; ++i) votes |= (unsigned)lane_value(yes, i) << i;
+    return votes;
+}
+static bool __any_sync(unsigned mask, bool yes) { return __ballot_sync(mask, yes) != 0; }
+
+// --- functions of CUDA
+
+template <class To, class From> static To bits_of(From x) {
+    To y;
+    std::memcpy(&y, &x, sizeof(To));
+    return y;
+}
+static unsigned __float_as_uint(float x) { return bits_of<unsigned>(x); }
+static float __uint_as_float(unsigned x) { return bits_of<float>(x); }
+static float __int_as_float(int x) { return bits_of<float>(x); }
+static unsigned __byte_perm(unsigned a, unsigned b, unsigned select) {
+    const uint64_t both = (uint64_t)b << 32 | a;
+    unsigned y = 0;
+    for (int i = 0; i < 4; ++i) y |= (unsigned)(both >> (select >> 4 * i & 7) * 8 & 255) << 8 * i;
+    return y;
+}
+static int __popc(unsigned x) { return __builtin_popcount(x); }
+#define __expf expf
+static uint64_t __umul64hi(uint64_t a, uint64_t b) { return (unsigned __int128)a * b >> 64; }
+static int min(int a, int b) { return a < b ? a : b; }
+static int max(int a, int b) { return a > b ? a : b; }
+static void __threadfence() {}
+template <class V> static V __ldcg(const V* p) { return *p; }
+template <class V> static void __stcg(V* p, V x) { *p = x; }
+template <class V> static V atomicAdd(V* p, V x) { V old = *p; *p += x; return old; }
+static unsigned atomicAdd(unsigned* p, int x) { return atomicAdd(p, (unsigned)x); }
+template <class V> static V atomicMin(V* p, V x) { V old = *p; *p = x < old ? x : old; return old; }
+
+// --- PTX
+
+static float from_half(unsigned short x) {
+    _Float16 y = bits_of<_Float16>(x);
+    return (float)y;
+}
+static unsigned short to_half(float x) { return bits_of<unsigned short>((_Float16)x); }
+static float from_brain(unsigned short x) { return __uint_as_float((unsigned)x << 16); }
+static unsigned short to_brain(float x) {
+    if (x != x) return 0x7fff;
+    unsigned bits = __float_as_uint(x);
+    return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+static void cvt_f32_f16(float& y, unsigned short x) { y = from_half(x); }
+static void cvt_rn_f16_f32(unsigned short& y, float x) { y = to_half(x); }
+static void cvt_rn_bf16_f32(unsigned short& y, float x) { y = to_brain(x); }
+static void cvt_rn_f16x2_f32(unsigned& y, float high, float low) { y = (unsigned)to_half(high) << 16 | to_half(low); }
+static void cvt_rn_bf16x2_f32(unsigned& y, float high, float low) { y = (unsigned)to_brain(high) << 16 | to_brain(low); }
+static void fma_rn_bf16x2(unsigned& y, unsigned a, unsigned b, unsigned c) {
+    const auto half = [&](int s) { return to_brain(from_brain(a >> s) * from_brain(b >> s) + from_brain(c >> s)); };
+    y = (unsigned)half(16) << 16 | half(0);
+}
+static void sub_rn_f16x2(unsigned& y, unsigned a, unsigned b) {
+    const auto half = [&](int s) { return to_half(from_half(a >> s) - from_half(b >> s)); };
+    y = (unsigned)half(16) << 16 | half(0);
+}
+template <class P> static void ld_4(unsigned& x, unsigned& y, unsigned& z, unsigned& w, P p) {
+    const unsigned* from = reinterpret_cast<const unsigned*>(p);
+    x = from[0], y = from[1], z = from[2], w = from[3];
+}
+template <class P> static void ld_global_nc_L1__no_allocate_L2__256B_v4_u32(unsigned& x, unsigned& y, unsigned& z, unsigned& w, P p) { ld_4(x, y, z, w, p); }
+template <class P> static void ld_global_v4_u32(unsigned& x, unsigned& y, unsigned& z, unsigned& w, P p) { ld_4(x, y, z, w, p); }
+template <class P> static void ld_global_v2_u32(unsigned& x, unsigned& y, P p) {
+    const unsigned* from = reinterpret_cast<const unsigned*>(p);
+    x = from[0], y = from[1];
+}
+template <class P> static void ld_global_u32(unsigned& x, P p) { x = *p; }
+
+// Lane 4g + t: rows g and g + 8 of A at k = 2t, 2t + 1 and 8 more, column g of B there, C at columns 2t, 2t + 1.
+struct Fragments {
+    unsigned a[4], b[2];
+};
+template <float (*Wide)(unsigned short)>
+static void mma(float* c, const Fragments& mine) {
+    static Fragments all[32][32];
+    Fragments* warp = all[threadIdx.x / 32];
+    const int lane = threadIdx.x % 32;
+    warp[lane] = mine;
+    together();
+    for (int i = 0; i < 4; ++i) {
+        const int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+        for (int k = 0; k < 16; ++k) {
+            const unsigned a = warp[row % 8 * 4 + k % 8 / 2].a[row / 8 + k / 8 * 2];
+            const unsigned b = warp[column * 4 + k % 8 / 2].b[k / 8];
+            c[i] += Wide(a >> k % 2 * 16) * Wide(b >> k % 2 * 16);
+        }
+    }
+    together();
+}
+#define MMA(NAME, WIDE)                                                                                              \
+    static void NAME(float& c0, float& c1, float& c2, float& c3, unsigned a0, unsigned a1, unsigned a2, unsigned a3, \
+                     unsigned b0, unsigned b1, float, float, float, float) {                                         \
+        float c[4] = {c0, c1, c2, c3};                                                                               \
+        mma<WIDE>(c, Fragments{{a0, a1, a2, a3}, {b0, b1}});                                                         \
+        c0 = c[0], c1 = c[1], c2 = c[2], c3 = c[3];                                                                  \
+    }
+MMA(mma_sync_aligned_m16n8k16_row_col_f32_bf16_bf16_f32, from_brain)
+MMA(mma_sync_aligned_m16n8k16_row_col_f32_f16_f16_f32, from_half)
+
+// --- launches
+
+template <class... A, size_t... I> static void call(void (*kernel)(A...), void** arguments, std::index_sequence<I...>) {
+    kernel(*static_cast<A*>(arguments[I])...);
+}
+template <class... A> static void launch(void (*kernel)(A...), const unsigned* grid, unsigned block, void** arguments) {
+    struct Both { void (*kernel)(A...); void** arguments; } both{kernel, arguments};
+    body_argument = &both;
+    body = [](void* p) {
+        const Both* both = static_cast<Both*>(p);
+        call(both->kernel, both->arguments, std::index_sequence_for<A...>{});
+    };
+    gridDim = {grid[0], grid[1], grid[2]};
+    blockDim = {block, 1, 1};
+    const unsigned blocks = grid[0] * grid[1] * grid[2];
+    for (unsigned turn = 0; turn < blocks; ++turn) {
+        const unsigned i = backwards ? blocks - 1 - turn : turn;
+        blockIdx = {i % grid[0], i / grid[0] % grid[1], i / grid[0] / grid[1]};
+        run_block();
+    }
+}

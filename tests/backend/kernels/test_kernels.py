@@ -1,0 +1,212 @@
+"""Kernels: every one compiles for every architecture it names, with the parameters that its launch rule passes."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from kernel_cases import DTYPES, MAKES, seeded, serving
+
+from trtc.backend.kernels import ARCHITECTURES, KERNELS, Kernel, Launch, Scalar, ceildiv, find, kernel, product
+from trtc.backend.kernels.nvrtc import Binary, cache_folder, compile_source
+from trtc.errors import MissingPackage, TrtcError
+from trtc.expressions import evaluate
+from trtc.ir.op import Op
+from trtc.ir.ops import Embedding, Input, Neg, RMSNorm, Weight
+from trtc.ir.types import Dim, DType, bf16, f32, i8, i32
+
+pytest.importorskip("cuda.bindings.nvrtc")
+BYTES = {"i32": 4, "f32": 4, "i64": 8}
+
+
+def instances() -> dict[str, tuple[Kernel, Op]]:
+    """For each kernel and dtype the first case that it serves."""
+    found: dict[str, tuple[Kernel, Op]] = {}
+    for name in MAKES:
+        for dtype in DTYPES:
+            for seed in range(8):
+                case = seeded(name, dtype, seed)
+                for each in serving(case, 90):
+                    found.setdefault(f"{each.name}, {name.partition(', ')[2]}{dtype}", (each, case.op))
+    return found
+
+
+INSTANCES = instances()
+
+
+def parameters(binary: Binary, entry: str) -> list[int]:
+    """The bytes of each parameter of the kernel, as its PTX says."""
+    match = re.search(rf"\.visible \.entry {entry}\((.*?)\)", binary.ptx, re.DOTALL)
+    assert match, f"the PTX has no {entry}"
+    return [int(bits) // 8 for bits in re.findall(r"\.param \.\w(\d+)", match.group(1))]
+
+
+def test_every_kernel_has_an_instance() -> None:
+    ours = {k.name for kernels in KERNELS.values() for k in kernels if "backend/kernels" in str(k.source)}
+    assert {k.name for k, _ in INSTANCES.values()} == ours
+
+
+@pytest.mark.parametrize("name", INSTANCES)
+def test_it_compiles_and_takes_what_its_launch_passes(name: str) -> None:
+    made, op = INSTANCES[name]
+    launch = made.launch(op)
+    want = [BYTES[a.dtype] if isinstance(a, Scalar) else 8 for a in launch.arguments]
+    others = [n for n, (kernel, _) in INSTANCES.items() if kernel is made]
+    for architecture in made.architectures if others[0] == name else (90,):   # other types: one of them
+        binary = made.compile(op, architecture)
+        assert binary.cubin.startswith(b"\x7fELF")
+        assert parameters(binary, launch.entry) == want
+        assert f".target sm_{architecture}" in binary.ptx
+
+
+def test_all_architectures_are_named() -> None:
+    assert ARCHITECTURES == (80, 86, 89, 90, 120)
+    assert {k.architectures for k, _ in INSTANCES.values()} == {ARCHITECTURES}
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", MAKES)
+def test_launches_are_plain_data_whose_sizes_are_known(name: str, dtype: DType) -> None:
+    for seed in range(6):
+        case = seeded(name, dtype, seed)
+        for made in serving(case, 90):
+            launch = made.launch(case.op)
+            assert json.loads(json.dumps(launch.record()))["entry"] == launch.entry
+            sizes = {**case.sizes, "multiprocessors": 132}
+            grid = [evaluate(n, sizes) for n in launch.grid]
+            assert all(n > 0 for n in grid) and grid[1] < 65536 and grid[2] < 65536
+            assert all(n > 0 for n in launch.block) and 32 <= launch.block[0] <= 1024
+            assert evaluate(launch.workspace_bytes, sizes) >= 0 and evaluate(launch.counter_bytes, sizes) >= 0
+            for argument in launch.arguments:
+                if isinstance(argument, Scalar) and argument.dtype == "i32":
+                    assert not isinstance(argument.value, float) and evaluate(argument.value, sizes) >= 0
+
+
+def covered(launch: Launch, op: Op, sizes: dict[str, int]) -> bool:
+    """Whether the blocks make every row of the first result."""
+    grid = [evaluate(n, sizes) for n in launch.grid]
+    shape = [s if isinstance(s, int) else sizes[str(s)] for s in op.type.shape]
+    rows, width = 1, shape[-1]
+    for size in shape[:-1]:
+        rows *= size
+    d = {k: int(v) for k, v in launch.defines.items() if k != "T"}
+    each = {
+        "skinny_linear": (16 * (1 if d.get("GATED") else d.get("TILES", 1)), 8 * d.get("COLUMNS", 1)),
+        "plain_linear": (d["WARPS"], d.get("COLUMNS", 1)),
+        "experts": (16, 8 if d.get("OUTER") else rows),
+        "plain_experts": (d["WARPS"], 1),
+    }[launch.entry]
+    columns = grid[1] if launch.entry != "experts" or d["OUTER"] else 1
+    return grid[0] * each[0] >= width > (grid[0] - 1) * each[0] and columns * each[1] >= rows > (columns - 1) * each[1]
+
+
+@pytest.mark.parametrize("name", ["linear", "fused_linear", "fused_linear, i4", "experts_inner", "experts_outer"])
+def test_grids_of_products_cover_the_result_and_no_more(name: str) -> None:
+    for seed in range(20):
+        case = seeded(name, bf16, seed)
+        for made in serving(case, 90):
+            assert covered(made.launch(case.op), case.op, dict(case.sizes))
+
+
+def attention(batch: int, capacity: int) -> list[int]:
+    from trtc.backend.kernels.ops import DecodeAttention
+
+    cache = bf16[batch, 8, capacity, 128]
+    op = DecodeAttention(
+        Input("q", bf16[batch, 1, 4096]), Input("k", cache), Input("v", cache), Input("n", i32[batch,]),
+        heads=32, kv_heads=8,
+    )   # fmt: skip
+    made = find(op, 90)
+    assert isinstance(made, Kernel)
+    return [evaluate(n, {"multiprocessors": 132}) for n in made.launch(op).grid]
+
+
+def test_attention_is_split_as_far_as_the_device_has_room() -> None:
+    assert attention(1, 1024) == [16, 8, 1]      # 64 keys a block at least
+    assert attention(1, 8192) == [33, 8, 1]      # two blocks a multiprocessor: 264
+    assert attention(8, 8192) == [16, 8, 8]      # 512 keys at least where there are many rounds
+    assert attention(64, 1024) == [2, 8, 64]
+    assert attention(64, 16) == [1, 8, 64]
+
+
+def test_it_says_why_no_kernel_serves() -> None:
+    x = Input("x", f32["B", 20000])
+    assert find(RMSNorm(x, Weight("w", f32[20000])), 90) == "a row has 20000 elements, but must have 16384 at most"
+    assert find(Neg(x), 90) == "no kernel computes neg"
+    small = RMSNorm(Input("x", f32["B", 8]), Weight("w", f32[8]))
+    assert find(small, 75) == "rms_norm is for architectures 80, 86, 89, 90, 120, not 75"
+    assert KERNELS[RMSNorm][0].serves(Neg(x), 90) == "rms_norm computes rms_norm, not neg"
+    table = Embedding(Weight("t", i8[4, 4]), Input("i", i32["B",]))
+    assert find(table, 90) == "it is i8, but must be f32, f16 or bf16"
+
+
+def test_ones_own_kernel_is_tried_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(KERNELS, RMSNorm, list(KERNELS[RMSNorm]))
+
+    @kernel(Path(__file__).with_name("scale.cu"), lambda op: None if op.eps < 1 else "eps is too large")
+    def mine(op: RMSNorm) -> Launch:
+        return Launch("scale", {}, (1, 1, 1), (32, 1, 1), ())
+
+    assert mine is not None
+    small = RMSNorm(Input("x", f32["B", 8]), Weight("w", f32[8]))
+    found, other = find(small, 90), find(small.with_attributes(eps=2.0), 90)
+    assert isinstance(found, Kernel) and found.name == "mine"
+    assert isinstance(other, Kernel) and other.name == "rms_norm"
+
+
+def test_a_source_that_is_no_file_is_refused() -> None:
+    def mine(op: RMSNorm) -> Launch:
+        raise NotImplementedError
+
+    with pytest.raises(TrtcError) as error:
+        kernel("none.cu")(mine)
+    path = Path(__file__).parent / "none.cu"
+    assert error.value.message == f"kernel mine names the source none.cu, but {path} is no file"
+
+
+def test_errors_of_a_source_show_the_file_and_the_line(tmp_path: Path) -> None:
+    source = tmp_path / "wrong.cu"
+    source.write_text('#include "mine.cuh"\n\nextern "C" __global__ void f(int* y) {\n    *y = nothing;\n}\n')
+    with pytest.raises(TrtcError) as error:
+        compile_source(source, {}, 90)
+    assert error.value.message == f"wrong.cu includes mine.cuh, but {tmp_path / 'mine.cuh'} is no file"
+    (tmp_path / "mine.cuh").write_text("// nothing\n")
+    with pytest.raises(TrtcError) as error:
+        compile_source(source, {}, 90)
+    assert error.value.message == f"{source} does not compile for sm_90"
+    assert error.value.facts[0] == 'wrong.cu(4): error: identifier "nothing" is undefined'
+
+
+def test_what_was_compiled_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRTC_CACHE", str(tmp_path / "cache"))
+    source = tmp_path / "one.cu"
+    source.write_text('extern "C" __global__ void f(int* y) { *y = N; }\n')
+    first = compile_source(source, {"N": 1}, 80)
+    files = sorted(p.name for p in cache_folder().iterdir())
+    assert [Path(n).suffix for n in files] == [".cubin", ".ptx"]
+    monkeypatch.setattr("trtc.backend.kernels.nvrtc._compile", None)
+    assert compile_source(source, {"N": 1}, 80) == first
+    with pytest.raises(TypeError):   # another define, another kernel
+        compile_source(source, {"N": 2}, 80)
+
+
+def test_it_says_which_extra_compiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise ImportError(name)
+
+    monkeypatch.setattr("trtc.backend.kernels.nvrtc.import_module", missing)
+    source = tmp_path / "one.cu"
+    source.write_text("")
+    with pytest.raises(MissingPackage) as error:
+        compile_source(source, {}, 80)
+    assert error.value.message == "cuda.bindings is needed to compile CUDA kernels, but is not installed"
+    assert error.value.facts == ("help: pip install 'trtc[cuda]'",)
+
+
+def test_sizes_are_expressions() -> None:
+    batch, tokens = Dim.named("B"), Dim.named("S")
+    assert product(batch, tokens + 1, 3) == "B*(S + 1)*3"
+    assert ceildiv(batch * tokens, 8) == "ceildiv(B*S, 8)"
+    assert evaluate(ceildiv(product(batch, tokens + 1), 4), {"B": 3, "S": 2}) == 3

@@ -1,0 +1,66 @@
+"""Kernels compute what their ops say: their CUDA C++ runs here on a CPU, thread by thread (emulator.py).
+
+That shows what is computed, with the products of tensor cores and the parts of several blocks, in two orders of threads
+and blocks, and not what a GPU alone can show: its memory model, and speed. benchmarks/gpu/kernels.py does.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import emulator
+import pytest
+from kernel_cases import DTYPES, MAKES, seeded, serving, share_of_tolerance
+
+from trtc.backend import kernels as package
+from trtc.backend.kernels import KERNELS
+from trtc.ir.types import DType, bf16
+
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler, g++")
+OURS = Path(package.__file__).parent
+SEEDS = 8 if os.environ.get("TRTC_FUZZ") else 1
+
+
+def chosen() -> Iterator[tuple[str, DType, int]]:
+    """For each kind of case some seeds, and more until every kernel has one."""
+    seen: set[str] = set()
+    for i, name in enumerate(MAKES):
+        for dtype in dict.fromkeys((bf16, DTYPES[i % 3]) if SEEDS == 1 else DTYPES):
+            for seed in range(8):
+                kernels = {kernel.name for kernel in serving(seeded(name, dtype, seed), 90)}
+                if seed < SEEDS or kernels - seen:
+                    yield name, dtype, seed
+                    seen |= kernels
+
+
+CASES = list(chosen())
+
+
+def test_every_kernel_runs() -> None:
+    ran = {kernel.name for name, dtype, seed in CASES for kernel in serving(seeded(name, dtype, seed), 90)}
+    assert ran == {kernel.name for kernels in KERNELS.values() for kernel in kernels if kernel.source.parent == OURS}
+
+
+def test_a_missing_barrier_is_found(tmp_path: Path) -> None:
+    """The emulator finds what it is there for: a sum whose parts are read before they are all written."""
+    (tmp_path / "common.cuh").write_text((OURS / "common.cuh").read_text().replace("__syncthreads();", ""))
+    (tmp_path / "norm.cu").write_text((OURS / "norm.cu").read_text())
+    case = next(c for c in (seeded("rms_norm", bf16, seed) for seed in range(20)) if c.op.type.shape[-1] == 4096)
+    (kernel,) = serving(case, 90)
+    with pytest.raises(AssertionError, match="order of threads"):
+        emulator.run(replace(kernel, source=tmp_path / "norm.cu"), case, tmp_path)
+
+
+@pytest.mark.parametrize(("name", "dtype", "seed"), CASES, ids=lambda x: str(x))
+def test_it_computes_what_the_op_says(name: str, dtype: DType, seed: int, tmp_path: Path) -> None:
+    case = seeded(name, dtype, seed)
+    want = case.evaluate(precise=True)
+    for kernel in serving(case, 90):
+        folder = tmp_path / kernel.name
+        folder.mkdir()
+        got = emulator.run(kernel, case, folder)
+        assert share_of_tolerance(case, got, want) <= 1, f"{kernel.name} is too far off"
