@@ -38,4 +38,4 @@ def refit(plan: Plan, bundle: EngineBundle, said: Weights, device: Device) -> No
     if missing := refitter.get_missing_weights():
         raise TrtcError(f"{file} has no weight {missing[0]}, but the plan needs it")
     if not refitter.refit_cuda_engine():   # which reads them all
-        raise plan.refusal(device, "the refit of a plan")
+        raise plan.refusal(device, "the refit of its weights")
