@@ -9,17 +9,22 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from trtc.errors import TrtcError
 
 Expression: TypeAlias = int | str
-BINARY: dict[type[ast.operator], Callable[[int, int], int]] = {
-    ast.Add: lambda a, b: a + b,
-    ast.Sub: lambda a, b: a - b,
-    ast.Mult: lambda a, b: a * b,
+Arithmetic: TypeAlias = Mapping[str, Callable[[Any, Any], Any]]
+SIGNS: dict[type[ast.operator], str] = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*"}
+WHOLE: Arithmetic = {
+    "+": lambda a, b: a + b,
+    "-": lambda a, b: a - b,
+    "*": lambda a, b: a * b,
+    "ceildiv": lambda a, b: -(-a // b),
+    "min": min,
+    "max": max,
 }
-FUNCTIONS: dict[str, Callable[[int, int], int]] = {"ceildiv": lambda a, b: -(-a // b), "min": min, "max": max}
+"""What signs and functions do to whole numbers."""
 
 
 def evaluate(expression: Expression, sizes: Mapping[str, int]) -> int:
@@ -28,7 +33,27 @@ def evaluate(expression: Expression, sizes: Mapping[str, int]) -> int:
     >>> evaluate("ceildiv(B*S + 1, 8) * max(B, 4)", {"B": 2, "S": 8})
     12
     """
-    return expression if isinstance(expression, int) else _value(_parsed(expression), expression, sizes)
+    return int(compute(expression, sizes, WHOLE))
+
+
+def compute(expression: Expression, sizes: Mapping[str, Any], arithmetic: Arithmetic) -> Any:
+    """What an expression is where its names stand for these things, which signs and functions work on as told.
+
+    Args:
+        arithmetic: for each key of `WHOLE`, what makes one thing or number of two.
+    """
+    return expression if isinstance(expression, int) else _value(_parsed(expression), expression, sizes, arithmetic)
+
+
+def names(expression: Expression) -> set[str]:
+    """The sizes that an expression is of.
+
+    >>> sorted(names("ceildiv(B*S + 1, 8) * max(B, 4)"))
+    ['B', 'S']
+    """
+    if isinstance(expression, int):
+        return set()
+    return {n.id for n in ast.walk(_parsed(expression)) if isinstance(n, ast.Name)} - set(WHOLE)
 
 
 @cache
@@ -39,7 +64,10 @@ def _parsed(text: str) -> ast.expr:
         raise TrtcError(f"`{text}` is no expression of sizes") from None
 
 
-def _value(node: ast.expr, text: str, sizes: Mapping[str, int]) -> int:
+def _value(node: ast.expr, text: str, sizes: Mapping[str, Any], arithmetic: Arithmetic) -> Any:
+    def of(part: ast.expr) -> Any:
+        return _value(part, text, sizes, arithmetic)
+
     match node:
         case ast.Constant(int(number)) if not isinstance(number, bool):
             return number
@@ -49,10 +77,10 @@ def _value(node: ast.expr, text: str, sizes: Mapping[str, int]) -> int:
                 raise TrtcError(f"`{text}` needs the size {name}, but the sizes are {known}")
             return sizes[name]
         case ast.UnaryOp(ast.USub(), operand):
-            return -_value(operand, text, sizes)
-        case ast.BinOp(left, op, right) if type(op) in BINARY:
-            return BINARY[type(op)](_value(left, text, sizes), _value(right, text, sizes))
-        case ast.Call(ast.Name(name), [a, b], []) if name in FUNCTIONS:
-            return FUNCTIONS[name](_value(a, text, sizes), _value(b, text, sizes))
+            return arithmetic["-"](0, of(operand))
+        case ast.BinOp(left, op, right) if type(op) in SIGNS:
+            return arithmetic[SIGNS[type(op)]](of(left), of(right))
+        case ast.Call(ast.Name(name), [a, b], []) if name in arithmetic:
+            return arithmetic[name](of(a), of(b))
         case _:
             raise TrtcError(f"`{text}` is no expression of sizes")

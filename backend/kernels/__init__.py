@@ -1,6 +1,6 @@
 """CUDA kernels: records, launch rules and sources. Importing this package registers them all."""
 
-from trtc.backend.kernels import attention, embedding, linear, moe, norm, sampling
+from trtc.backend.kernels import attention, embedding, linear, moe, norm, ptx, sampling
 from trtc.backend.kernels.kernel import ARCHITECTURES, KERNELS, Kernel, find, kernel
 from trtc.backend.kernels.launch import Launch, Pointer, Scalar, ceildiv, count, operand, product, result
 
@@ -22,6 +22,7 @@ __all__ = [
     "norm",
     "operand",
     "product",
+    "ptx",
     "result",
     "sampling",
 ]

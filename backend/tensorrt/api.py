@@ -28,6 +28,7 @@ FIRST: Mapping[str, Version] = {
     "bf16": (10, 0),
     "i64": (10, 0),
     "GELU layers": (10, 0),
+    "plugins compiled ahead of time": (10, 9),
     "attention layers": (10, 14),
     "rotary embedding layers": (10, 15),
     "KV cache update layers": (10, 15),
@@ -41,6 +42,7 @@ FIRST: Mapping[str, Version] = {
 NOT_BUILT: Mapping[tuple[str, str], str] = {
     (RTX, "mixture-of-experts layers"): "its builder knows no kernel for them",
     (RTX, "attention over packed tokens"): "its builder knows no kernel for it",
+    (RTX, "plugins compiled ahead of time"): "its plugins are Python code, which must be there when a plan is loaded",
 }
 """What a product's API has, but its builder refuses always, and why."""
 
@@ -51,6 +53,7 @@ PROBES: Mapping[str, str] = {
     "bf16": "DataType.BF16",
     "i64": "DataType.INT64",
     "GELU layers": "ActivationType.GELU_ERF",
+    "plugins compiled ahead of time": "QuickPluginCreationRequest.STRICT_AOT",
     "attention layers": "INetworkDefinition.add_attention",
     "rotary embedding layers": "INetworkDefinition.add_rotary_embedding",
     "KV cache update layers": "INetworkDefinition.add_kv_cache_update",
@@ -110,8 +113,13 @@ class Api:
             return f"{feature} need a GPU of {' or '.join(f'sm_{c}' for c in those)}, but {said}"
         return None
 
+    @property
+    def number(self) -> str:
+        """The version as it is written."""
+        return dotted(self.version)
+
     def __str__(self) -> str:
-        return f"{PRODUCTS[self.product]} {dotted(self.version)}"
+        return f"{PRODUCTS[self.product]} {self.number}"
 
 
 def api_of(product: str, version: str, capability: str = "") -> Api:

@@ -56,7 +56,8 @@ def build(
         TrtcError: the one that is installed has another version, or no such option.
         BuildError: it refuses an op, an option or the network.
     """
-    check(options, api_of(target.name, target.version))
+    api = api_of(target.name, target.version, target.capability)
+    check(options, api)
     trt, plan = installed(target), f"{folder}/model.plan"
     said: dict[str, Any] = {"engine": plan, **signature(graph), "profiles": plan_profiles(graph, options)}
     given: dict[str, Any] = {"threads": threads, "progress": progress, "release": release}
@@ -65,7 +66,8 @@ def build(
         write_weights(bundle, beside, weights(graph), tensors, **given)
         said["weights"] = said_of(graph, beside, use)
     with bundle.open(plan) as file:
-        build_plan(trt, without_weights(graph) if options.weightless else graph, tensors, file, options, **given)
+        own = without_weights(graph) if options.weightless else graph
+        build_plan(trt, own, tensors, file, options, architecture=api.capability, **given)
     return said
 
 
@@ -76,6 +78,7 @@ def build_plan(
     file: HashingFile,
     options: Options,
     *,
+    architecture: int = 0,
     threads: int,
     progress: Progress,
     release: Callable[[str], None],
@@ -83,7 +86,7 @@ def build_plan(
     """Write one plan. Args: as of `build`; the graph has its weights, or inputs in their place."""
     if options.output_timing_cache:
         check_place(Path(options.output_timing_cache))
-    builder, emit = begin(trt, graph)
+    builder, emit = begin(trt, graph, architecture)
     emit_network(emit, tensors, threads=threads, progress=progress, release=release)
     config = builder.create_builder_config()
     add_profiles(builder, config, graph, plan_profiles(graph, options))
@@ -105,7 +108,7 @@ def installed(target: Target) -> Any:
     return trt
 
 
-def begin(trt: Any, graph: Graph) -> tuple[Any, Emitter]:
+def begin(trt: Any, graph: Graph, architecture: int = 0) -> tuple[Any, Emitter]:
     """A builder, which must not die before its network, and what fills the network with a graph."""
     diagnostics = Diagnostics(trt)
     try:
@@ -116,7 +119,7 @@ def begin(trt: Any, graph: Graph) -> tuple[Any, Emitter]:
     builder.error_recorder = diagnostics.recorder
     flags = trt.NetworkDefinitionCreationFlag
     kind = flags.STRONGLY_TYPED if hasattr(flags, "STRONGLY_TYPED") else flags.EXPLICIT_BATCH
-    return builder, Emitter(trt, builder.create_network(1 << int(kind)), diagnostics, graph)
+    return builder, Emitter(trt, builder.create_network(1 << int(kind)), diagnostics, graph, architecture)
 
 
 def emit_network(

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from trtc.backend.tensorrt.api import Api
+from trtc.backend.kernels import KERNELS
 from trtc.backend.tensorrt.attention_rules import ALIGNED, odd_heads
+from trtc.backend.tensorrt.plugins import FEATURE, is_kernels, refuses
 from trtc.ir import ops as o
 from trtc.ir.op import Op
 from trtc.ir.target import Condition, always, stated
@@ -168,6 +170,14 @@ def mixes(api: Api) -> Condition:
     return since(api, "mixture-of-experts layers", of(*floats(api), i32))
 
 
+def launches(api: Api) -> Condition:
+    @stated("a kernel of trtc or of a loaded file serves it on the GPU that the target names")
+    def condition(op: Op) -> str | None:
+        return refuses(op, api)
+
+    return since(api, FEATURE, condition)
+
+
 def conditions(api: Api) -> Mapping[type[Op], Condition]:
     """For each kind of op that there is a lowering of, when this API takes it."""
     computed, counted, anything = of(*floats(api)), of(*numbers(api)), of(*numbers(api), bool_)
@@ -187,4 +197,5 @@ def conditions(api: Api) -> Mapping[type[Op], Condition]:
         o.KVCacheUpdate: updates(api), o.Attention: attends(api), o.PackedAttention: attends_packed(api),
         o.PackedKVCacheUpdate: since(api, "attention over packed tokens", updates(api)), o.Experts: mixes(api),
         **dict.fromkeys((o.AllReduce, o.AllGather, o.ReduceScatter), exchanges(api)),
+        **dict.fromkeys(filter(is_kernels, KERNELS), launches(api)),
     }   # fmt: skip

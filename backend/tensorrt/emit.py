@@ -8,12 +8,12 @@ from typing import Any, cast
 from trtc.backend.tensorrt.bindings import dtype_of
 from trtc.backend.tensorrt.diagnose import Diagnostics
 from trtc.backend.tensorrt.layers import Layers
-from trtc.backend.tensorrt.lower import LOWERINGS
+from trtc.backend.tensorrt.lower import LOWERINGS, plugin
 from trtc.backend.tensorrt.origins import origins
 from trtc.backend.tensorrt.shapes import Shapes
 from trtc.ir.graph import Graph
 from trtc.ir.materialize import Stored
-from trtc.ir.op import Array, Op, Value
+from trtc.ir.op import Array, Op, Result, Value
 from trtc.ir.ops import Constant, Input
 from trtc.ir.types import Dim, Size
 
@@ -23,11 +23,14 @@ class Emitter(Layers):
 
     Args:
         graph: legal for the target.
+        architecture: that kernels are compiled for, such as 90; 0 where there are none.
     """
 
-    def __init__(self, trt: Any, network: Any, diagnostics: Diagnostics, graph: Graph) -> None:
+    def __init__(
+        self, trt: Any, network: Any, diagnostics: Diagnostics, graph: Graph, architecture: int = 0
+    ) -> None:
         super().__init__(trt, network, diagnostics)
-        self.graph, self.origins = graph, origins(graph)
+        self.graph, self.origins, self.architecture = graph, origins(graph), architecture
         self.tensors: dict[Value, Any] = {}
         self.shapes = Shapes(self)
 
@@ -54,10 +57,10 @@ class Emitter(Layers):
     def body(self) -> None:
         """Lower every op that is no leaf and no constant, operands first."""
         for op in self.graph.ops:
-            if isinstance(op, Input) or self.graph.is_constant(op):
+            if isinstance(op, Input | Result) or self.graph.is_constant(op):
                 continue
             self.op, self.place = op, f"{op.loc}/{op.name}" if op.loc else op.name
-            self.tensors[op] = tensor = LOWERINGS[type(op)](op, self)
+            self.tensors[op] = tensor = LOWERINGS.get(type(op), plugin.plugin)(op, self)
             got, want = self._typed(tensor), (dtype_of(self.trt, op.dtype), op.type.rank)
             assert got == want, f"{op.name} at {op.loc or '?'} is {op.type}, but was lowered to {got}"
 
