@@ -22,6 +22,7 @@ from trtc.backend.bundle import Progress, bundle, silent
 from trtc.backend.tensorrt.bindings import rtx
 from trtc.backend.tensorrt.build import begin, build, emit_network
 from trtc.backend.tensorrt.emit import Emitter
+from trtc.backend.tensorrt.plugins import Call, call_of
 from trtc.backend.tensorrt.target import tensorrt_rtx
 from trtc.ir import Graph
 from trtc.ir.ops.collective import met
@@ -31,7 +32,7 @@ Meaning: TypeAlias = Callable[..., Any]
 
 NUMPY = {
     "FLOAT": np.float32, "HALF": np.float16, "BF16": ml_dtypes.bfloat16, "INT32": np.int32, "INT64": np.int64,
-    "BOOL": np.bool_,
+    "BOOL": np.bool_, "INT8": np.int8,
 }   # fmt: skip
 ELEMENTWISE: dict[str, Meaning] = {
     "SUM": np.add, "PROD": np.multiply, "MAX": np.maximum, "MIN": np.minimum, "SUB": np.subtract, "DIV": np.divide,
@@ -77,34 +78,38 @@ def kernels(plan: bytes) -> set[str]:
     return {name.decode() for name in found}
 
 
-def emitted(graph: Graph, tensors: Mapping[str, Array], trt: Any = None) -> tuple[Emitter, Any]:
+def emitted(graph: Graph, tensors: Mapping[str, Array], trt: Any = None, sm: int = 0) -> tuple[Emitter, Any]:
     """The emitter with the network of a legal graph, and what must stay alive as long."""
-    builder, emit = begin(trt or rtx(), graph)
+    builder, emit = begin(trt or rtx(), graph, sm)
     emit_network(emit, tensors)
     return emit, builder
 
 
-def network_of(graph: Graph, tensors: Mapping[str, Array], *, rounds: bool = True, trt: Any = None) -> Evaluator:
-    """The network that a legal graph is lowered to, as a function of its inputs; of TensorRT-RTX if nothing is said."""
-    emit, builder = emitted(graph, tensors, trt)
-    return Evaluator(emit.trt, emit.network, emit.arrays, builder, rounds=rounds)
+def network_of(
+    graph: Graph, tensors: Mapping[str, Array], *, rounds: bool = True, trt: Any = None, sm: int = 0
+) -> Evaluator:
+    """The network that a legal graph is lowered to, as a function of its inputs; of TensorRT-RTX if nothing is said.
+
+    Args:
+        sm: the GPU that kernels in plugins are compiled for.
+    """
+    return Evaluator(*emitted(graph, tensors, trt, sm), rounds=rounds)
 
 
 class Evaluator:
     """Evaluates one network.
 
     Args:
-        trt: TensorRT's Python module.
-        constants: the array of each constant layer, by name: narrow floats cannot be read from the network.
+        emit: what has filled it; it keeps the array of each constant layer: narrow floats cannot be read from there.
         builder: the network's, which must not die before it.
         rounds: f16 and bf16 tensors hold such numbers, instead of f32.
     """
 
-    def __init__(self, trt: Any, network: Any, constants: Mapping[str, Array], builder: Any, *, rounds: bool) -> None:
-        self.rounds = rounds
-        self.trt, self.network, self.constants, self.builder = trt, network, constants, builder
+    def __init__(self, emit: Emitter, builder: Any, *, rounds: bool) -> None:
+        self.emit, self.builder, self.rounds = emit, builder, rounds
+        self.trt, self.network, self.constants = emit.trt, emit.network, emit.arrays
         self.values: dict[Any, Array] = {}
-        self.kind: Callable[[Any], Any] = trt.ILayer.type.fget
+        self.kind: Callable[[Any], Any] = self.trt.ILayer.type.fget
 
     def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """The outputs for these inputs, by name."""
@@ -137,10 +142,12 @@ class Evaluator:
             layer.__class__ = getattr(self.trt, f"I{SPELT.get(kind, words)}Layer")
         inputs = [] if kind == "ATTENTION_OUTPUT" else self._inputs(layer)
         result = getattr(self, f"_{kind.lower()}")(layer, *inputs)
-        tensor = layer.get_output(int(kind == "TOPK"))   # of which only the second is read
-        array = np.asarray(result).astype(self._numpy(tensor.dtype))
-        assert all(want in (-1, got) for want, got in zip(tensor.shape, array.shape, strict=True)), layer.name
-        self.values[tensor] = array
+        first = int(kind == "TOPK")   # of which only the second is read
+        for index, array in enumerate(result if isinstance(result, tuple) else (result,), first):
+            tensor = layer.get_output(index)
+            array = np.asarray(array).astype(self._numpy(tensor.dtype))
+            assert all(want in (-1, got) for want, got in zip(tensor.shape, array.shape, strict=True)), layer.name
+            self.values[tensor] = array
 
     def _inputs(self, layer: Any) -> list[Array | None]:
         tensors = [layer.get_input(i) for i in range(layer.num_inputs)]
@@ -275,6 +282,14 @@ class Evaluator:
             inner = token @ fc
             y[place[:2]] += wide(shares[place]) * ((inner / (1 + np.exp(-inner)) * (token @ gated)) @ proj)
         return y
+
+    def _plugin_v3(self, layer: Any, *inputs: Array) -> Any:
+        """what its op means, for which the kernel is there"""
+        op = self.emit.diagnostics.owners[layer.name]
+        call = call_of(op, self.emit.architecture)
+        assert isinstance(call, Call)
+        given = {op.operands[name]: array for name, array in zip(call.operands, inputs, strict=True)}
+        return op.evaluate(*op.arguments(given))   # type: ignore[attr-defined]
 
     def _dist_collective(self, layer: Any, x: Array) -> Array:
         """as the stand-in has recorded it: TensorRT's own layer does not tell"""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
+from tensorrt_plugins import output_shapes, output_types
 
 Shape: TypeAlias = tuple[int, ...]
 
@@ -43,6 +44,15 @@ def add(network: Any, name: str, layer: Any, given: Mapping[str, Any]) -> Any:
     layer.held["name"] = f"(Unnamed Layer {len(layers)})"
     layers.append(layer)
     return layer
+
+
+def add_plugin(network: Any, _: str, layer: Any, given: Mapping[str, Any]) -> Any:
+    assert given["aot"] is True
+    inputs, shapes, plugin = given["func"](network.trt.QuickPluginCreationRequest.STRICT_AOT)
+    assert not shapes
+    made = add(network, "add_plugin_v3", layer, {"inputs": inputs})
+    made.own["plugin"] = plugin
+    return made
 
 
 def add_input(network: Any, _: str, made: Any, given: Mapping[str, Any]) -> Any:
@@ -136,6 +146,9 @@ def dtype(made: Any) -> Any:
 
 def _dtype(layer: Any, index: int) -> Any:
     trt, own = layer.trt, layer.own
+    if own["kind"] == "plugin_v3":
+        inputs = own["inputs"]
+        return output_types(own["plugin"], [t.dtype for t in inputs], [len(t.shape) for t in inputs])[index]
     if own["kind"] in ("cast", "fill"):
         return layer.held.get("to_type", trt.float32)
     if own["kind"] == "constant":
@@ -153,6 +166,9 @@ def shape(made: Any) -> Shape:
     """The shape of a tensor."""
     layer = made.own["layer"]
     sizes = [None if t is None else t.shape for t in layer.own["inputs"]]
+    if layer.own["kind"] == "plugin_v3":
+        _dtype(layer, 0)   # which TensorRT asks for first
+        sizes = [output_shapes(layer.own["plugin"], [s for s in sizes if s is not None])[made.own["index"]]]
     made.held["shape"] = tuple(SHAPES.get(layer.own["kind"], _first)(layer, *sizes))
     return made.held["shape"]
 
@@ -248,7 +264,7 @@ SHAPES: dict[str, Callable[..., Shape]] = {
 }   # fmt: skip
 
 BEHAVIOUR: dict[str, Callable[..., Any]] = {
-    "add_": add, "add_input": add_input, "mark_output": mark_output, "set_input": set_input, "get_output": get_output,
+    "add_": add, "add_plugin": add_plugin, "add_input": add_input, "mark_output": mark_output, "set_input": set_input, "get_output": get_output,
     "INetworkDefinition.get_layer": listed("layers"), "INetworkDefinition.get_input": listed("inputs"),
     "INetworkDefinition.get_output": listed("outputs"), "INetworkDefinition.num_layers": counted("layers"),
     "INetworkDefinition.num_inputs": counted("inputs"), "INetworkDefinition.num_outputs": counted("outputs"),

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from tensorrt_api import table
+from tensorrt_plugins import extend
 from tensorrt_recorded import BEHAVIOUR
 
 PLAIN: Mapping[str, type | tuple[type, ...]] = {
@@ -194,5 +195,7 @@ def standin(version: str) -> Any:
         name, _, member = line.partition(" = ")
         of, _, member = member.partition(".")
         setattr(trt, name, getattr(made[of], member))
+    if any("aot: bool" in line for line in lines.get("INetworkDefinition", ())):
+        extend(trt)
     trt.__dict__["__version__"] = f"{version.split()[-1]}.0"
     return trt
