@@ -41,6 +41,7 @@ class Target:
         version: of the product that runs the engine.
         summary: one line of help.
         capability: the compute capability of the GPUs to build for, such as ``sm89``; empty where nothing is said.
+        kernels: trtc's own kernels are asked for, as plugins.
         native: for each kind of op that the back end can emit, the condition under which it does.
         plugins: rewrite rules to the target's own ops, for ``rewrite-plugins``, in stages.
         prepare: passes that its runtime or its ops want first, as text.
@@ -59,6 +60,7 @@ class Target:
     floats: tuple[DType, ...] = ()
     widened: Mapping[DType, DType] = field(default_factory=dict[DType, DType])
     capability: str = ""
+    kernels: bool = False
 
     def refuses(self, op: Op) -> str | None:
         """Why the target does not take this op; None if it does."""
@@ -67,7 +69,8 @@ class Target:
         return self.native[type(op)](op)
 
     def __str__(self) -> str:
-        return f"{self.name}:{self.version}" + (f"/{self.capability}" if self.capability else "")
+        gpu = f"/{self.capability}" if self.capability else ""
+        return f"{self.name}:{self.version}{gpu}{'+plugins' * self.kernels}"
 
 
 TARGETS: dict[str, Callable[[str], Target]] = {}
@@ -75,7 +78,7 @@ TARGETS: dict[str, Callable[[str], Target]] = {}
 
 
 def target(text: str) -> Target:
-    """The target that ``name``, ``name:version`` or ``name:version/capability`` states."""
+    """The target that ``name``, ``name:version``, ``name:version/capability`` or ``...+plugins`` states."""
     name, _, version = text.partition(":")
     if name not in TARGETS:
         known = nearest(name, TARGETS) or [f"help: one of {', '.join(TARGETS)}"]

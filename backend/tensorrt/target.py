@@ -8,7 +8,10 @@ from trtc.backend.tensorrt.api import KNOWN, RTX, TENSORRT, Api, api_of, dotted,
 from trtc.backend.tensorrt.attention_rules import attention_rules
 from trtc.backend.tensorrt.bindings import installed_version, module
 from trtc.backend.tensorrt.conditions import conditions, floats
+from trtc.backend.tensorrt.plugins import FEATURE
+from trtc.backend.tensorrt.plugin_rules import plugin_rules
 from trtc.backend.tensorrt.workarounds import needs
+from trtc.ir.errors import IRError
 from trtc.ir.target import TARGETS, Target
 
 SUMMARIES = {
@@ -22,8 +25,12 @@ def record(product: str, version: str) -> Target:
     """The record of a product in a version; of the installed one, or else of the newest known, where empty.
 
     Args:
-        version: such as ``10.16``; ``10.16/sm100`` for GPUs of that compute capability.
+        version: such as ``10.16``; ``10.16/sm100`` for GPUs of that compute capability, ``10.16/sm100+plugins`` with
+            trtc's own kernels where they help.
     """
+    version, plus, extra = version.partition("+")
+    if plus and extra != "plugins":
+        raise IRError(f"{product}:{version} is asked for with {extra}, but can have plugins", f"help: {version}+plugins")
     version, _, capability = version.partition("/")
     installed = installed_version(product)
     found = installed or dotted(KNOWN[product][-1])
@@ -32,16 +39,19 @@ def record(product: str, version: str) -> Target:
     api = api_of(product, found, capability)
     if found == installed and not f"{found}.".startswith(f"{dotted(api.version)}."):   # newer than every record
         api = replace(api, found=probed(module(product)))
+    if plus and (reason := api.lacks(FEATURE)):
+        raise IRError(f"plugins are asked for, but {reason}")
     return Target(
         name=product,
         version=found,
         capability=capability,
         summary=SUMMARIES[product],
         native=conditions(api),
-        plugins=(attention_rules(api),),
+        plugins=(plugin_rules(api, bool(plus)), attention_rules(api)),
         prepare=(f"choose-next{{count={CANDIDATES}}}", *(("split-attention",) if needs(api, "whole-caches") else ())),
         fixed=("M",) if api.has("KV cache update layers") else (),
         floats=floats(api),
+        kernels=bool(plus),
     )
 
 

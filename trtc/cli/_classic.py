@@ -27,7 +27,7 @@ class Classic:
     usual: tuple[str, ...] = ()
 
 
-OWN = "TensorRT's own kernels do it: there are no plugins to choose"
+OWN = "TensorRT's own kernels do it; --plugins adds trtc's where one helps"
 PADDED = "batches are ragged by the lengths of their sequences, which engines take as inputs"
 FUSED = "attention is one fused kernel wherever the target has one; trtc inspect --layers shows it"
 CACHE = "caches are whole buffers, updated in place; the runtime plans them"

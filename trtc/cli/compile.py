@@ -26,6 +26,9 @@ MaxBeamWidth = Annotated[int, typer.Option(metavar="N", min=1, help="Beams, each
 Workers = Annotated[
     int | None, typer.Option("--workers", "--threads", metavar="N", min=1, help="Threads; by default 2 for weights.")
 ]
+Plugins = Annotated[
+    bool, typer.Option("--plugins", help="Take trtc's own CUDA kernels where one helps: tensorrt 10.9 and newer.")
+]
 NONE, THREADS = TensorRT(), 2
 
 
@@ -33,6 +36,7 @@ def compile(
     model_dir: options.ModelDir,
     output: EngineDir = None,
     target: options.TargetName = "",
+    plugins: Plugins = False,
     dtype: options.DType = "",
     max_batch_size: options.MaxBatchSize = 8,
     max_input_len: options.MaxInputLen = 0,
@@ -60,11 +64,30 @@ def compile(
     )   # fmt: skip
     observers = _observers(model, dump_ir, check)
     with explaining(explain):
-        made = plan(model, target=target, passes=passes, load=load or [], observers=observers, tensorrt=given)
+        made = plan(model, target=with_plugins(target) if plugins else target, passes=passes, load=load or [], observers=observers, tensorrt=given)
     if dry_run or not output:
         print(described(made, workers or THREADS))
     else:
         _build(made, output, workers or THREADS, start)
+
+
+def with_plugins(target: str) -> str:
+    """The target, with trtc's own kernels.
+
+    Errors:
+        TrtcError: it takes none, or names no GPU for them.
+
+    >>> with_plugins("tensorrt:10.13/sm90")
+    'tensorrt:10.13/sm90+plugins'
+    """
+    name, _, version = target.partition(":")
+    if name not in ("tensorrt", "tensorrt-rtx"):
+        said = f"--plugins is given for {f'target {name}' if name else 'no target'}, but is for target tensorrt"
+        raise TrtcError(said, "help: --target tensorrt:10.13/sm90")
+    if "/" not in version:
+        said = f"--plugins is given for {target}, but must be for one GPU, which kernels are compiled for"
+        raise TrtcError(said, f"help: --target {name}:{version or '10.13'}/sm90")
+    return f"{target}+plugins"
 
 
 def _build(made: Plan, output: Path, threads: int, start: float) -> None:

@@ -21,13 +21,12 @@ from tensorrt_evaluator import Evaluator, network_of
 from tensorrt_plugins import Launched, launched, unpacked
 from tensorrt_standin import standin
 
-from trtc.backend.kernels import Kernel, Launch, Pointer, Scalar, operand, result
-from trtc.backend.kernels.ops import DecodeAttention, FusedLinear, RopeAndAppend
+from trtc.backend.kernels import KERNELS, Kernel, Launch, Pointer, Scalar, operand, result
+from trtc.backend.kernels.ops import AddRMSNorm, ArgMax, DecodeAttention, FusedLinear, RopeAndAppend
 from trtc.backend.tensorrt.plugins import Call, call_of, is_kernels
-from trtc.errors import TrtcError
 from trtc.expressions import evaluate
-from trtc.ir import Graph, Op, bf16, f32, i4, i8, i32
-from trtc.ir.ops import Input
+from trtc.ir import Graph, IRError, Op, bf16, f32, i4, i32
+from trtc.ir.ops import Input, Neg
 from trtc.ir.target import target
 
 pytest.importorskip("cuda.bindings.nvrtc")
@@ -106,3 +105,77 @@ def test_the_assembler_takes_the_ptx(name: str, tmp_path: Path) -> None:
     code.write_text(call.ptx(90))
     subprocess.run(["ptxas", "-arch=sm_90", "-O0", code, "-o", cubin], check=True)
     assert cubin.read_bytes().startswith(b"\x7fELF")
+
+
+@pytest.mark.parametrize("version", SINCE)
+def test_ops_that_are_alike_share_one_plugin(version: str) -> None:
+    x, skip, w = Input("x", bf16["B", 1, 64]), Input("skip", bf16["B", 1, 64]), Input("w", bf16[64,])
+    first = AddRMSNorm(x, skip, w)
+    graph = Graph("g", (x, skip, w), {"y": AddRMSNorm(first, first.results[1], w)}, {"B": (1, 8)})
+    trt = standin(version)
+    feeds = {"x": np.ones((2, 1, 64)), "skip": np.full((2, 1, 64), 0.5), "w": np.ones(64)}
+    feeds = {key: array.astype(bf16.numpy) for key, array in feeds.items()}
+    network = network_of(graph, {}, trt=trt, sm=90)
+    plugins = [network.network.get_layer(i).own["plugin"].of for i in range(network.network.num_layers)]
+    assert len(plugins) == 2 and plugins[0] is plugins[1]
+    np.testing.assert_array_equal(network(feeds)["y"], graph.evaluate(feeds)["y"])
+
+
+CACHE = bf16["B", 2, "M", 64]
+FEW = Input("x", bf16[2, 64])
+WHY: dict[str, tuple[str, Op, str]] = {
+    "version": ("10.8/sm90", FusedLinear(FEW, Input("w", bf16[8, 64])), "TensorRT 10.8 has no plugins compiled ahead of"
+                " time, which TensorRT has from 10.9 on"),
+    "gpu": ("10.13", FusedLinear(FEW, Input("w", bf16[8, 64])), "its kernel is compiled for one GPU, but the target "
+            "names none, as in tensorrt:10.13/sm90"),
+    "architecture": ("10.13/sm75", ArgMax(FEW), "argmax is for architectures 80, 86, 89, 90, 120, not 75"),
+    "dtype": ("10.13/sm90", FusedLinear(Input("x", bf16[2, 128]), Input("w", i4[8, 128]), Input("s", bf16[8, 1])),
+              "i4 tensors are none that plugins take; weight is i4, but must be bf16 as x"),
+    "in place": ("10.13/sm90", RopeAndAppend(Input("qkv", bf16["B", 1, 512]), Input("k", CACHE), Input("v", CACHE),
+                 Input("start", i32["B",]), heads=4, kv_heads=2), "rope_and_append writes into key_cache, value_cache, "
+                 "but a plugin only into results"),
+    "workspace": ("10.13/sm90", ArgMax(FEW), "argmax takes workspace, but a plugin gets operands, numbers and results "
+                  "alone"),
+}   # fmt: skip
+
+
+@pytest.mark.parametrize("name", WHY)
+def test_why_an_op_is_no_plugin(name: str) -> None:
+    version, op, want = WHY[name]
+    assert target(f"tensorrt:{version}").refuses(op) == want
+
+
+def test_rtx_takes_none() -> None:
+    why = target("tensorrt-rtx:1.7/sm89").refuses(ArgMax(FEW))
+    assert why == ("TensorRT-RTX 1.7 has no plugins compiled ahead of time: its plugins are Python code, which must be "
+                   "there when a plan is loaded")   # fmt: skip
+    with pytest.raises(IRError, match="plugins are asked for, but TensorRT-RTX 1.7 has no plugins compiled"):
+        target("tensorrt-rtx:1.7/sm89+plugins")
+
+
+def test_attention_that_needs_no_workspace_is_taken() -> None:
+    cache = Input("k", CACHE)
+    op = DecodeAttention(Input("q", bf16["B", 1, 256]), cache, cache, Input("n", i32["B",]), heads=4, kv_heads=2)
+    assert [k.name for k in KERNELS[DecodeAttention]] == ["decode_attention", "plain_decode_attention"]
+    call = call_of(op, 90)
+    assert isinstance(call, Call) and call.kernel.name == "plain_decode_attention"
+
+
+X = Input("x", f32["B", 8])
+FAULTS: dict[str, tuple[Launch, str]] = {
+    "shared": (Launch("k", {}, (1, 1, 1), (32, 1, 1), (operand("x"), result()), 65536),
+               "scaled takes 65536 bytes of shared memory, but a plugin has 49152"),
+    "wide": (Launch("k", {}, (1, 1, 1), (32, 1, 1), (operand("x"), result(), Scalar("i64", 8))),
+             "scaled takes a number of 64 bits, but TensorRT passes such of 32"),
+    "size": (Launch("k", {}, ("ceildiv(multiprocessors, B)", 1, 1), (32, 1, 1), (operand("x"), result())),
+             "scaled needs multiprocessors, but no operand has it as an axis"),
+    "twice": (Launch("k", {}, (1, 1, 1), (32, 1, 1), (operand("x"), result(), result())),
+              "scaled takes the results 0, 0, but must take each once"),
+}   # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_launches_that_no_plugin_makes(name: str) -> None:
+    launch, want = FAULTS[name]
+    kernel = Kernel("scaled", Neg, Path("scale.cu"), lambda _: None, lambda _: launch, (90,))
+    assert Call(Neg(X), kernel, launch).unfit() == want
