@@ -33,7 +33,7 @@ def plugin_rules(api: Api, wanted: bool) -> tuple[Rule, ...]:
             return None
         q, scales = found
         if scales.dtype != op.x.dtype:
-            return Skip(f"the weight has scales of {scales.dtype}, which {op.x.dtype} would round")
+            return Skip(f"the weight has scales of {scales.dtype}, but must have {op.x.dtype} ones, as x")
         rows = _most_rows(op.x, graph)
         if rows > ROWS:
             return Skip(f"x has up to {rows} rows, but the kernel is quick for {ROWS} at most")
