@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import ml_dtypes
 import numpy as np
@@ -141,11 +141,12 @@ class Evaluator:
             words = "".join(word.capitalize() for word in kind.split("_"))
             layer.__class__ = getattr(self.trt, f"I{SPELT.get(kind, words)}Layer")
         inputs = [] if kind == "ATTENTION_OUTPUT" else self._inputs(layer)
-        result = getattr(self, f"_{kind.lower()}")(layer, *inputs)
+        result: Any = getattr(self, f"_{kind.lower()}")(layer, *inputs)
         first = int(kind == "TOPK")   # of which only the second is read
-        for index, array in enumerate(result if isinstance(result, tuple) else (result,), first):
+        results = cast("tuple[Any, ...]", result if isinstance(result, tuple) else (result,))
+        for index, made in enumerate(results, first):
             tensor = layer.get_output(index)
-            array = np.asarray(array).astype(self._numpy(tensor.dtype))
+            array = np.asarray(made).astype(self._numpy(tensor.dtype))
             assert all(want in (-1, got) for want, got in zip(tensor.shape, array.shape, strict=True)), layer.name
             self.values[tensor] = array
 

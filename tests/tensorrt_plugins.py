@@ -22,7 +22,7 @@ Shape: TypeAlias = Sequence["int | None"]
 
 ACTS: dict[str, Callable[[int, int], int]] = {
     "SUM": operator.add, "SUB": operator.sub, "PROD": operator.mul, "MAX": max, "MIN": min,
-    "CEIL_DIV": lambda a, b: -(-a // b), "FLOOR_DIV": operator.floordiv, "EQUAL": operator.eq, "LESS": operator.lt,
+    "CEIL_DIV": lambda a, b: -(-a // b), "FLOOR_DIV": lambda a, b: a // b, "EQUAL": operator.eq, "LESS": operator.lt,
 }   # fmt: skip
 
 
@@ -66,15 +66,16 @@ def extend(trt: Any) -> None:
     for name in ("IPluginV3", "IPluginV3QuickCore", "IPluginV3QuickBuild", "IPluginV3QuickRuntime",
                  "IPluginV3QuickAOTBuild", "IPluginCreatorV3Quick", "ISymExpr"):   # fmt: skip
         setattr(trt, name, type(name, (), {}))
-    setattr(trt, "IPluginV3Layer", type("IPluginV3Layer", (trt.ILayer,), {"trt": trt, "__module__": trt.ILayer.__module__}))
-    trt.QuickPluginCreationRequest = enum.Enum("QuickPluginCreationRequest", "PREFER_JIT PREFER_AOT STRICT_JIT STRICT_AOT")
+    trt.IPluginV3Layer = type("IPluginV3Layer", (trt.ILayer,), {"trt": trt, "__module__": trt.ILayer.__module__})
+    requests = "PREFER_JIT PREFER_AOT STRICT_JIT STRICT_AOT"
+    trt.QuickPluginCreationRequest = enum.Enum("QuickPluginCreationRequest", requests)
     trt.TensorRTPhase = enum.Enum("TensorRTPhase", "BUILD RUNTIME")
     trt.PluginArgType, trt.PluginArgDataType = enum.Enum("Type", "INT"), enum.Enum("Data", "INT8 INT16 INT32")
     trt.PluginFieldType = enum.Enum(
         "Field", "UNKNOWN CHAR INT8 INT16 INT32 INT64 FLOAT16 FLOAT32 FLOAT64 BF16 FP8 INT4 FP4 DIMS"
     )
     trt.DimensionOperation = enum.Enum("DimensionOperation", list(ACTS))
-    trt.IDimensionExpr, trt.IExprBuilder, trt.DimsExprs = Expr, Builder, lambda rank: [None] * rank
+    trt.IDimensionExpr, trt.IExprBuilder, trt.DimsExprs = Expr, Builder, unknown
     trt.PluginField, trt.PluginFieldCollection = SimpleNamespace, list
     trt.PluginTensorDesc = type("PluginTensorDesc", (SimpleNamespace,), {})
     trt.DynamicPluginTensorDesc = type("DynamicPluginTensorDesc", (SimpleNamespace,), {})
@@ -86,15 +87,25 @@ def extend(trt: Any) -> None:
     def get_creator(name: str, _: str, namespace: str) -> Any:
         return creators[name, namespace]
 
-    registry = SimpleNamespace(register_creator=register_creator, get_creator=get_creator)
-    trt.get_plugin_registry = lambda: registry
+    def get_plugin_registry() -> Any:
+        return SimpleNamespace(register_creator=register_creator, get_creator=get_creator)
+
+    trt.get_plugin_registry = get_plugin_registry
     trt.plugin = Plugins(trt)
+
+
+def unknown(rank: int) -> list[Any]:
+    """``DimsExprs`` of a rank."""
+    return [None] * rank
+
+
+def nothing(*_: object) -> None: ...
 
 
 def unpacked(trt: Any, folder: Path) -> Any:
     """TensorRT's own ``tensorrt.plugin``, from ``folder/plugin``, over a stand-in."""
     before = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "tensorrt"}
-    trt.Logger.WARNING, trt.Logger.log = None, lambda *_: None   # which it greets with
+    trt.Logger.WARNING, trt.Logger.log = None, nothing   # which it greets with
     trt.Dims = type("Dims", (tuple,), {"MAX_DIMS": 8})
     path = folder / "plugin"
     spec = importlib.util.spec_from_file_location(
@@ -214,7 +225,8 @@ class Definition:
     """A registered plugin; called with tensors, it makes what the network takes."""
 
     def __init__(self, trt: Any, describe: Any, outputs: int) -> None:
-        self.trt, self.describe, self.outputs, self.implement = trt, describe, outputs, None
+        self.trt, self.describe, self.outputs = trt, describe, outputs
+        self.implement: Any = None
 
     def __call__(self, *tensors: Any) -> Callable[[Any], Any]:
         assert len(tensors) == len(inspect.signature(self.describe).parameters)
@@ -246,11 +258,13 @@ class Made:
         self, _: Any, in_out: list[Any], inputs: int, params: Any, numbers: Any, builder: Builder
     ) -> None:
         assert self.of.implement
-        self.kernel = self.of.implement(*self.given, self.made, 0)
+        self.kernel: Any = self.of.implement(*self.given, self.made, 0)
         names = ("grid_x", "grid_y", "grid_z", "block_x", "block_y", "block_z", "shared_mem")
-        for name, value in zip(names, self.kernel[2].values, strict=True):
+        values: list[int | None] = self.kernel[2].values
+        for name, value in zip(names, values, strict=True):
             setattr(params, name, SimpleNamespace(expr=Expr(value)))
-        for i, number in enumerate(self.kernel[3]):
+        passed: list[Extent] = self.kernel[3]
+        for i, number in enumerate(passed):
             numbers[i] = SimpleNamespace(expr=Expr(number.value))
 
     def get_kernel(self, inputs: list[Any], outputs: list[Any]) -> tuple[str, bytes]:
@@ -277,7 +291,7 @@ def launched(trt: Any, layer: Any, shapes: Sequence[Shape]) -> Launched:
     made = output_shapes(plugin, shapes)
 
     def desc(of: Any, shape: Any) -> Any:
-        linear = getattr(trt.TensorFormat, "LINEAR")
+        linear = trt.TensorFormat.LINEAR
         plain = trt.PluginTensorDesc(type=of, format=linear, dims=tuple(shape), scale=-1.0)
         return trt.DynamicPluginTensorDesc(desc=plain, opt=tuple(shape), min=tuple(shape), max=tuple(shape))
 

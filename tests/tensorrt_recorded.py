@@ -165,7 +165,7 @@ def _dtype(layer: Any, index: int) -> Any:
 def shape(made: Any) -> Shape:
     """The shape of a tensor."""
     layer = made.own["layer"]
-    sizes = [None if t is None else t.shape for t in layer.own["inputs"]]
+    sizes: list[Any] = [None if t is None else t.shape for t in layer.own["inputs"]]
     if layer.own["kind"] == "plugin_v3":
         _dtype(layer, 0)   # which TensorRT asks for first
         sizes = [output_shapes(layer.own["plugin"], [s for s in sizes if s is not None])[made.own["index"]]]
@@ -264,7 +264,8 @@ SHAPES: dict[str, Callable[..., Shape]] = {
 }   # fmt: skip
 
 BEHAVIOUR: dict[str, Callable[..., Any]] = {
-    "add_": add, "add_plugin": add_plugin, "add_input": add_input, "mark_output": mark_output, "set_input": set_input, "get_output": get_output,
+    "add_": add, "add_plugin": add_plugin, "add_input": add_input, "mark_output": mark_output, "set_input": set_input,
+    "get_output": get_output,
     "INetworkDefinition.get_layer": listed("layers"), "INetworkDefinition.get_input": listed("inputs"),
     "INetworkDefinition.get_output": listed("outputs"), "INetworkDefinition.num_layers": counted("layers"),
     "INetworkDefinition.num_inputs": counted("inputs"), "INetworkDefinition.num_outputs": counted("outputs"),

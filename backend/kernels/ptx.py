@@ -43,7 +43,8 @@ def check(ptx: str, launch: Launch) -> None:
     """
     takes, passes = declared(ptx, launch.entry), launch.arguments
     if len(takes) != len(passes):
-        raise TrtcError(f"the launch of {launch.entry} passes {len(passes)} arguments, but the kernel takes {len(takes)}")
+        said = f"the launch of {launch.entry} passes {len(passes)} arguments"
+        raise TrtcError(f"{said}, but the kernel takes {len(takes)}")
     for number, ((kind, _), argument) in enumerate(zip(takes, passes, strict=True), 1):
         given = argument.dtype if isinstance(argument, Scalar) else "pointer"
         if kind not in TYPES[given]:

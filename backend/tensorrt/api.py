@@ -44,7 +44,7 @@ NOT_BUILT: Mapping[tuple[str, str], str] = {
     (RTX, "attention over packed tokens"): "its builder knows no kernel for it",
     (RTX, "plugins compiled ahead of time"): "its plugins are Python code, which must be there when a plan is loaded",
 }
-"""What a product's API has, but its builder refuses always, and why."""
+"""What a product is without, whatever the version of TensorRT that has its API, and why."""
 
 CAPABILITIES: Mapping[str, tuple[int, ...]] = {"mixture-of-experts layers": (100, 103, 110)}
 """The compute capabilities, as in sm_100, of the GPUs that alone have a feature; the others are on any."""

@@ -56,8 +56,7 @@ def build(
         TrtcError: the one that is installed has another version, or no such option.
         BuildError: it refuses an op, an option or the network.
     """
-    api = api_of(target.name, target.version, target.capability)
-    check(options, api)
+    check(options, api := api_of(target.name, target.version, target.capability))
     trt, plan = installed(target), f"{folder}/model.plan"
     said: dict[str, Any] = {"engine": plan, **signature(graph), "profiles": plan_profiles(graph, options)}
     given: dict[str, Any] = {"threads": threads, "progress": progress, "release": release}

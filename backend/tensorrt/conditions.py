@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from trtc.backend.tensorrt.api import Api
 from trtc.backend.kernels import KERNELS
+from trtc.backend.tensorrt.api import Api
 from trtc.backend.tensorrt.attention_rules import ALIGNED, odd_heads
 from trtc.backend.tensorrt.plugins import FEATURE, is_kernels, refuses
 from trtc.ir import ops as o

@@ -60,7 +60,8 @@ class Call:
             if self._pointers(kind):
                 return f"{self.kernel.name} takes {kind}, but a plugin gets operands, numbers and results alone"
         if launch.in_place:
-            return f"{self.kernel.name} writes into {', '.join(launch.in_place.values())}, but a plugin only into results"
+            operands = ", ".join(launch.in_place.values())
+            return f"{self.kernel.name} writes into {operands}, but a plugin only into results"
         if written != [str(n) for n in range(len(self.op.types))]:
             return f"{self.kernel.name} takes the results {', '.join(written)}, but must take each once"
         if launch.shared_bytes > SHARED:

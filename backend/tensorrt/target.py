@@ -8,8 +8,8 @@ from trtc.backend.tensorrt.api import KNOWN, RTX, TENSORRT, Api, api_of, dotted,
 from trtc.backend.tensorrt.attention_rules import attention_rules
 from trtc.backend.tensorrt.bindings import installed_version, module
 from trtc.backend.tensorrt.conditions import conditions, floats
-from trtc.backend.tensorrt.plugins import FEATURE
 from trtc.backend.tensorrt.plugin_rules import plugin_rules
+from trtc.backend.tensorrt.plugins import FEATURE
 from trtc.backend.tensorrt.workarounds import needs
 from trtc.ir.errors import IRError
 from trtc.ir.target import TARGETS, Target
@@ -30,7 +30,8 @@ def record(product: str, version: str) -> Target:
     """
     version, plus, extra = version.partition("+")
     if plus and extra != "plugins":
-        raise IRError(f"{product}:{version} is asked for with {extra}, but can have plugins", f"help: {version}+plugins")
+        fix = f"help: {product}:{version}+plugins"
+        raise IRError(f"{product}:{version} is asked for with {extra}, but can have plugins", fix)
     version, _, capability = version.partition("/")
     installed = installed_version(product)
     found = installed or dotted(KNOWN[product][-1])

@@ -1,4 +1,4 @@
-"""``trtc compile`` with kernels as plugins, a user's and trtc's own, up to the call of TensorRT, for several versions."""
+"""``trtc compile`` with kernels as plugins, a user's and trtc's own, up to the call of TensorRT."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ def test_a_users_kernel_is_a_plugin(version: str, trtc_: Trtc, built: Built, tmp
 WHY = {
     "tensorrt:10.13": "its kernel is compiled for one GPU, but the target names none, as in tensorrt:10.13/sm90",
     "tensorrt:10.8/sm90": "TensorRT 10.8 has no plugins compiled ahead of time, which TensorRT has from 10.9 on",
-    "tensorrt-rtx:1.7/sm89": "TensorRT-RTX 1.7 has no plugins compiled ahead of time: its plugins are Python code, which"
-                             " must be there when a plan is loaded",
+    "tensorrt-rtx:1.7/sm89": "TensorRT-RTX 1.7 has no plugins compiled ahead of time: its plugins are Python code, "
+                             "which must be there when a plan is loaded",
     "tensorrt:10.13/sm75": "relu_squared is for architectures 80, 86, 89, 90, 120, not 75",
 }   # fmt: skip
 
@@ -101,14 +101,14 @@ def test_why_a_users_kernel_is_none(target: str, trtc_: Trtc) -> None:
 
 
 def test_a_launch_that_does_not_fit_its_kernel_builds_nothing(trtc_: Trtc, built: Built, tmp_path: Path) -> None:
-    source = EXAMPLE.read_text().replace("example.relu_squared", "wrong.relu_squared").replace("fuse-relu", "wrong-relu")
+    source = EXAMPLE.read_text().replace("example.relu", "wrong.relu").replace("fuse-relu", "wrong-relu")
     (tmp_path / "wrong.py").write_text(source.replace("result(), count(elements))", "count(elements), result())"))
     (tmp_path / "custom_kernel.cu").write_text(EXAMPLE.with_suffix(".cu").read_text())
     options = ("--load", tmp_path / "wrong.py", "--passes", "fuse,wrong-relu-squared", "--dtype", "float32", *SMALL)
     model, out = checkpoint("nemotron-gqa"), tmp_path / "engine"
     code, _, err = trtc_("compile", model, "-o", out, "--target", "tensorrt:10.13/sm90", *options)
-    assert code == 2 and err.startswith("error: argument 2 of relu_squared is i32 in its launch, but u64 in the kernel\n")
-    assert not out.exists()
+    assert (code, out.exists()) == (2, False)
+    assert err.startswith("error: argument 2 of relu_squared is i32 in its launch, but u64 in the kernel\n")
 
 
 @pytest.fixture(scope="module", name="quantised")
@@ -134,7 +134,7 @@ def test_weights_of_integers_stay_so(version: str, quantised: Path, trtc_: Trtc,
     read = read_model(quantised, dtype="bfloat16", **LIMITS)
     want = graph_logits(widen(read.graph, bf16, f32), read.checkpoint.source, INTEGERS)[:, :3]
     got = logits(Evaluator(built.emit, built.builder, rounds=False), INTEGERS)
-    np.testing.assert_allclose(got, want, rtol=0, atol=2**-6)   # the graph rounds q * scale to bf16, the kernel does not
+    np.testing.assert_allclose(got, want, rtol=0, atol=2**-6)   # the graph rounds q * scale, the kernel does not
 
 
 def test_why_weights_become_floats(quantised: Path, trtc_: Trtc) -> None:
@@ -151,8 +151,8 @@ REFUSED = {
     "onnx": "--plugins is given for target onnx, but is for target tensorrt\n  = help: --target tensorrt:10.13/sm90",
     "tensorrt": "--plugins is given for tensorrt, but must be for one GPU, which kernels are compiled for\n"
                 "  = help: --target tensorrt:10.13/sm90",
-    "tensorrt:10.8/sm90": "plugins are asked for, but TensorRT 10.8 has no plugins compiled ahead of time, which TensorRT"
-                          " has from 10.9 on",
+    "tensorrt:10.8/sm90": "plugins are asked for, but TensorRT 10.8 has no plugins compiled ahead of time, which "
+                          "TensorRT has from 10.9 on",
 }   # fmt: skip
 
 

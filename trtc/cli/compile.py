@@ -58,13 +58,14 @@ def compile(
     if not output and not dry_run:
         raise TrtcError("there is no -o, but it must say where the engine goes", "help: -o ENGINE_DIR, or --dry-run")
     start, given = time.perf_counter(), tensorrt.options(workers or 0)
+    target = with_plugins(target) if plugins else target
     model = read_model(
         model_dir, dtype=dtype, max_batch_size=max_batch_size * max_beam_width, max_input_len=max_input_len,
         max_seq_len=max_seq_len, all_logits=all_logits,
     )   # fmt: skip
     observers = _observers(model, dump_ir, check)
     with explaining(explain):
-        made = plan(model, target=with_plugins(target) if plugins else target, passes=passes, load=load or [], observers=observers, tensorrt=given)
+        made = plan(model, target=target, passes=passes, load=load or [], observers=observers, tensorrt=given)
     if dry_run or not output:
         print(described(made, workers or THREADS))
     else:
