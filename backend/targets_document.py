@@ -14,7 +14,8 @@ HEAD = """# Targets
 This page is written by `trtc targets --write docs/targets.md`, from the records that `legalize` asks, but for the table
 of what has been executed. `trtc targets NAME:VERSION` prints one target, `trtc targets --explain OP` one op. A version
 that is not listed is taken as the nearest before it; of a TensorRT that is newer than all of them, the module that is
-installed is asked what it has. `tensorrt:10.16/sm100` names the GPU, too, where that matters.
+installed is asked what it has. `tensorrt:10.16/sm100` names the GPU, too, where that matters; with `+plugins` behind it
+trtc's own kernels are taken where they help (docs/kernels.md).
 """
 
 def document(executed: str) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from trtc.backend.tensorrt.lower import LOWERINGS
+from trtc.backend.tensorrt.plugins import is_kernels
 from trtc.backend.tensorrt.target import tensorrt_rtx
 from trtc.ir import Array, Dim, DType, Graph, Op, TensorType, at, bf16, bool_, f16, f32, i32, i64
 from trtc.ir import ops as o
@@ -126,7 +127,8 @@ ELSEWHERE = {o.Experts, o.PackedAttention, o.PackedKVCacheUpdate, o.AllReduce, o
 
 
 def test_every_native_op_has_a_lowering_and_a_case() -> None:
-    assert set(TARGET.native) == set(LOWERINGS) == {*CASES, *ELSEWHERE}
+    plugins = {kind for kind in TARGET.native if is_kernels(kind)}   # of which test_plugins.py has cases
+    assert set(TARGET.native) - plugins == set(LOWERINGS) == {*CASES, *ELSEWHERE}
 
 
 @pytest.mark.parametrize("dtype", [f32, f16, bf16], ids=str)
