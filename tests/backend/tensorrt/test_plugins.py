@@ -21,8 +21,8 @@ from tensorrt_evaluator import Evaluator, network_of
 from tensorrt_plugins import Launched, launched, unpacked
 from tensorrt_standin import standin
 
-from trtc.backend.kernels import KERNELS, Kernel, Launch, Pointer, Scalar, operand, result
-from trtc.backend.kernels.ops import AddRMSNorm, ArgMax, DecodeAttention, FusedLinear, RopeAndAppend
+from trtc.backend.kernels import KERNELS, Kernel, Launch, Pointer, Scalar, count, operand, result
+from trtc.backend.kernels.ops import AddRMSNorm, ArgMax, DecodeAttention, FusedLinear, Gated, RopeAndAppend
 from trtc.backend.tensorrt.plugins import Call, call_of, is_kernels
 from trtc.expressions import evaluate
 from trtc.ir import Graph, IRError, Op, bf16, f32, i4, i32
@@ -78,6 +78,22 @@ def test_tensorrt_launches_what_the_launch_rule_says(name: str, kind: str, monke
     assert got.numbers == tuple(evaluate(e, case.sizes) for e in numbers if not isinstance(e, float))
     results = [result(i) for i in range(len(case.op.types))]
     assert passed == [*map(operand, call.operands), *(a for a in passed if isinstance(a, Scalar)), *results]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_expressions_of_every_sign(kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    signs = ("max(1, min(64, 2*B - 1))", "ceildiv(7 + B, 3)*min(B, 2)", "max(B, 6) - min(9, B*B) + 3")
+    numbers = (count("-B + max(11 - B, B*2)"), count(5), count("ceildiv(100, B)"))
+    launch = Launch("k", {}, signs, (32, 1, 1), (operand("x"), *numbers, result()))
+    (tmp_path / "k.cu").write_text('extern "C" __global__ void k(const void* x, int a, int b, int c, void* y) {}')
+    kernel = Kernel("k", Gated, tmp_path / "k.cu", lambda _: None, lambda _: launch, (90,))
+    monkeypatch.setitem(KERNELS, Gated, [kernel])
+    for batch in (1, 2, 5, 40):
+        x = np.zeros((batch, 8), bf16.numpy)
+        case = Case(Gated(Input("x", bf16["B", 8])), {"B": batch}, {"x": x})
+        got = told(case, having(kind, monkeypatch))[2]
+        assert got.grid == tuple(evaluate(e, {"B": batch}) for e in signs)
+        assert got.numbers == tuple(evaluate(n.value, {"B": batch}) for n in numbers if isinstance(n.value, int | str))
 
 
 def taken(got: Launched) -> list[int]:
