@@ -1,6 +1,8 @@
 """A kernel of your own: an op, a rule that finds it, and CUDA C++ that computes it.
 
     trtc opt model.trtc --load examples/custom_kernel.py -p fuse-relu-squared --check --explain
+    trtc compile MODEL_DIR -o ENGINE_DIR --target tensorrt:10.13/sm90 --load examples/custom_kernel.py \
+        -p fuse,fuse-relu-squared
 """
 
 from trtc.backend.kernels import Launch, ceildiv, count, kernel, operand, product, result

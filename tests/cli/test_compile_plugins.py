@@ -137,6 +137,15 @@ def test_weights_of_integers_stay_so(version: str, quantised: Path, trtc_: Trtc,
     np.testing.assert_allclose(got, want, rtol=0, atol=2**-6)   # the graph rounds q * scale, the kernel does not
 
 
+def test_weights_of_integers_beside_the_plan(quantised: Path, trtc_: Trtc, built: Built, tmp_path: Path) -> None:
+    options = ("--target", "tensorrt:10.13/sm90", "--plugins", "--weightless", "--dtype", "bfloat16", *SMALL)
+    code, _, err = trtc_("compile", quantised, "-o", tmp_path / "engine", *options)
+    assert code == 0, err
+    network = built.emit.network
+    inputs = [network.get_input(i) for i in range(network.num_inputs)]
+    assert len(built.plugins) == sum(t.dtype == built.emit.trt.int8 for t in inputs) == 4
+
+
 def test_why_weights_become_floats(quantised: Path, trtc_: Trtc) -> None:
     asked = ("compile", quantised, "--target", "tensorrt:10.13/sm90", "--plugins", "--explain", "--dry-run")
     said = "rewrite-plugins skipped linear at transformer.layers.0.mlp.proj: "
