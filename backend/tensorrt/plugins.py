@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
 from inspect import Parameter, Signature
-from typing import Any
+from typing import Any, TypeGuard, cast
 
 from trtc.backend.kernels import KERNELS, Kernel, Launch, Pointer, Scalar, ptx
 from trtc.backend.tensorrt.api import Api
@@ -50,24 +50,24 @@ class Call:
 
     @property
     def numbers(self) -> tuple[Expression, ...]:
-        """Those that TensorRT passes."""
-        return tuple(a.value for a in self.launch.arguments if _passed(a))   # type: ignore[union-attr,misc]
+        """The numbers that TensorRT passes."""
+        return tuple(cast("Expression", a.value) for a in self.launch.arguments if _passed(a))
 
     def unfit(self) -> str | None:
         """Why no plugin can launch it so; None if one can."""
-        launch, written = self.launch, sorted(a.name for a in self._pointers("result"))
+        launch, written = self.launch, sorted(int(a.name) for a in self._pointers("result"))
         for kind in ("workspace", "counters"):
             if self._pointers(kind):
                 return f"{self.kernel.name} takes {kind}, but a plugin gets operands, numbers and results alone"
         if launch.in_place:
             operands = ", ".join(launch.in_place.values())
             return f"{self.kernel.name} writes into {operands}, but a plugin only into results"
-        if written != [str(n) for n in range(len(self.op.types))]:
-            return f"{self.kernel.name} takes the results {', '.join(written)}, but must take each once"
+        if written != list(range(len(self.op.types))):
+            return f"{self.kernel.name} takes the results {', '.join(map(str, written))}, but must take each once"
         if launch.shared_bytes > SHARED:
             return f"{self.kernel.name} takes {launch.shared_bytes} bytes of shared memory, but a plugin has {SHARED}"
-        if any(isinstance(a, Scalar) and a.dtype == "i64" for a in launch.arguments):
-            return f"{self.kernel.name} takes a number of 64 bits, but TensorRT passes such of 32"
+        if any(isinstance(a, Scalar) and not (_passed(a) or _is_fixed(a)) for a in launch.arguments):
+            return f"{self.kernel.name} takes a number that is neither i32 nor an f32 that is known now"
         for of in (*(self.op.operands[n].type for n in self.operands), *self.op.types):
             if of.dtype not in DTYPES:
                 return f"{of.dtype} tensors are none that plugins take"
@@ -87,7 +87,7 @@ class Call:
         order = [i for kind, _, i in pointers if kind == "operand"]
         order += [i for i, a in places if _passed(a)]
         order += [i for _, _, i in sorted((p for p in pointers if p[0] == "result"), key=lambda p: int(p[1]))]
-        fixed = {i: float(a.value) for i, a in places if isinstance(a, Scalar) and a.dtype == "f32"}
+        fixed = {i: float(a.value) for i, a in places if _is_fixed(a)}
         return ptx.arranged(made, launch.entry, order, fixed)
 
     def _pointers(self, kind: str) -> list[Pointer]:
@@ -98,8 +98,14 @@ class Call:
         return [*self.launch.grid, *self.numbers, *sizes]
 
 
-def _passed(argument: Pointer | Scalar) -> bool:
+def _passed(argument: Pointer | Scalar) -> TypeGuard[Scalar]:
+    """Whether it is a number that TensorRT passes."""
     return isinstance(argument, Scalar) and argument.dtype == "i32"
+
+
+def _is_fixed(argument: Pointer | Scalar) -> TypeGuard[Scalar]:
+    """Whether it is a number that goes into the kernel's code."""
+    return isinstance(argument, Scalar) and argument.dtype == "f32" and not isinstance(argument.value, str)
 
 
 def is_kernels(kind: type[Op]) -> bool:
