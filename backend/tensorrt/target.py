@@ -48,7 +48,7 @@ def record(product: str, version: str) -> Target:
         capability=capability,
         summary=SUMMARIES[product],
         native=conditions(api),
-        plugins=(plugin_rules(api, bool(plus)), attention_rules(api)),
+        plugins=(attention_rules(api), plugin_rules(api, bool(plus))),
         prepare=(f"choose-next{{count={CANDIDATES}}}", *(("split-attention",) if needs(api, "whole-caches") else ())),
         fixed=("M",) if api.has("KV cache update layers") else (),
         floats=floats(api),
