@@ -53,6 +53,15 @@ class Call:
         """The numbers that TensorRT passes."""
         return tuple(cast("Expression", a.value) for a in self.launch.arguments if _passed(a))
 
+    @property
+    def order(self) -> tuple[int, ...]:
+        """The places of the arguments that TensorRT passes, in its order: operands, numbers, results by number."""
+        places = list(enumerate(self.launch.arguments))
+        pointers = [(a.kind, a.name, i) for i, a in places if isinstance(a, Pointer)]
+        operands = [i for kind, _, i in pointers if kind == "operand"]
+        results = sorted((int(name), i) for kind, name, i in pointers if kind == "result")
+        return (*operands, *(i for i, a in places if _passed(a)), *(i for _, i in results))
+
     def unfit(self) -> str | None:
         """Why no plugin can launch it so; None if one can."""
         launch, written = self.launch, sorted(int(a.name) for a in self._pointers("result"))
@@ -82,13 +91,8 @@ class Call:
         """
         launch, made = self.launch, self.kernel.compile(self.op, architecture).ptx
         ptx.check(made, launch)
-        places = list(enumerate(launch.arguments))
-        pointers = [(a.kind, a.name, i) for i, a in places if isinstance(a, Pointer)]
-        order = [i for kind, _, i in pointers if kind == "operand"]
-        order += [i for i, a in places if _passed(a)]
-        order += [i for _, _, i in sorted((p for p in pointers if p[0] == "result"), key=lambda p: int(p[1]))]
-        fixed = {i: float(a.value) for i, a in places if _is_fixed(a)}
-        return ptx.arranged(made, launch.entry, order, fixed)
+        fixed = {i: float(a.value) for i, a in enumerate(launch.arguments) if _is_fixed(a)}
+        return ptx.arranged(made, launch.entry, self.order, fixed)
 
     def _pointers(self, kind: str) -> list[Pointer]:
         return [a for a in self.launch.arguments if isinstance(a, Pointer) and a.kind == kind]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any, TypeAlias
 
@@ -106,6 +106,14 @@ def prepare(kernel: Kernel, op: Op, sizes: Mapping[str, int]) -> Loaded:
     counters = torch.zeros(max(16, evaluate(launch.counter_bytes, known)), dtype=torch.uint8, device="cuda")
     grid = tuple(evaluate(n, known) for n in launch.grid)
     return Loaded(launch, known, function, grid, workspace, counters)
+
+
+def as_plugin(loaded: Loaded, ptx: str, order: tuple[int, ...]) -> Loaded:
+    """The kernel as TensorRT launches a plugin: from PTX that takes arguments in another order, without its floats."""
+    module = check(driver.cuModuleLoadData(ptx.encode() + b"\0"), "cuModuleLoadData")
+    function = check(driver.cuModuleGetFunction(module, loaded.launch.entry.encode()), "cuModuleGetFunction")
+    launch = replace(loaded.launch, arguments=tuple(loaded.launch.arguments[i] for i in order))
+    return replace(loaded, launch=launch, function=function)
 
 
 def outputs(op: Op, loaded: Loaded, operands: Buffers) -> list[torch.Tensor]:

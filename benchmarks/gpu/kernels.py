@@ -1,11 +1,12 @@
 """The kernels on the GPU of this machine: right on random shapes, and how near to the speed of memory.
 
-    python benchmarks/gpu/kernels.py check [NAME ...] [--seeds N]
+    python benchmarks/gpu/kernels.py check [NAME ...] [--seeds N] [--plugins]
     python benchmarks/gpu/kernels.py time [NAME ...]
     compute-sanitizer --tool memcheck python benchmarks/gpu/kernels.py check --seeds 1
 
 Needs torch, cuda-bindings and NVRTC. ``check`` compares each kernel with its op's meaning in f64, on poisoned outputs,
-and runs it twice: both results must be the same bits. ``time`` takes the shapes of LLaMA 3.1 8B in bf16.
+and runs it twice: both results must be the same bits; with ``--plugins`` those that plugins can be, from the PTX that
+TensorRT gets, with its order of arguments. ``time`` takes the shapes of LLaMA 3.1 8B in bf16.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from kernel_cases import Case  # noqa: E402
 
 from trtc.backend.kernels import KERNELS, find  # noqa: E402
 from trtc.backend.kernels.nvrtc import compile_source  # noqa: E402
+from trtc.backend.tensorrt.plugins import Call  # noqa: E402
 from trtc.ir.op import Op  # noqa: E402
 from trtc.ir.types import bf16, i4, i8, i32  # noqa: E402
 
@@ -44,7 +46,7 @@ def compile_all(ops: Iterable[Op]) -> None:
                     pool.submit(compile_source, kernel.source, dict(kernel.launch(op).defines), target)
 
 
-def check(names: list[str], seeds: int) -> int:
+def check(names: list[str], seeds: int, plugins: bool) -> int:
     """Every kernel that serves a case against its op in f64; how many cases fail."""
     failed = 0
     compile_all(kernel_cases.seeded(n, d, s).op for n in names for d in kernel_cases.DTYPES for s in range(seeds))
@@ -53,7 +55,7 @@ def check(names: list[str], seeds: int) -> int:
         for dtype in kernel_cases.DTYPES:
             for seed in range(seeds):
                 case = kernel_cases.seeded(name, dtype, seed)
-                for why, error, kernel in verdicts(case):
+                for why, error, kernel in verdicts(case, plugins):
                     kernels.add(kernel)
                     worst, count = max(worst, error), count + 1
                     if why:
@@ -65,11 +67,16 @@ def check(names: list[str], seeds: int) -> int:
     return failed
 
 
-def verdicts(case: Case) -> Iterator[tuple[str, float, str]]:
+def verdicts(case: Case, plugins: bool) -> Iterator[tuple[str, float, str]]:
     """For every kernel that serves the case: what is wrong, the share of the tolerance, the kernel's name."""
     want = case.evaluate(precise=True)
     for kernel in kernel_cases.serving(case, device.architecture()):
+        call = Call(case.op, kernel, kernel.launch(case.op))
+        if plugins and call.unfit():
+            continue
         loaded = device.prepare(kernel, case.op, case.sizes)
+        if plugins:
+            loaded = device.as_plugin(loaded, call.ptx(device.architecture()), call.order)
         first, again = (device.run(case.op, loaded, case.tensors) for _ in range(2))
         same = all(a.tobytes() == b.tobytes() for a, b in zip(first, again, strict=True))
         worst = kernel_cases.share_of_tolerance(case, first, want)
@@ -122,6 +129,7 @@ def main() -> None:
     parser.add_argument("what", choices=("check", "time"))
     parser.add_argument("names", nargs="*")
     parser.add_argument("--seeds", type=int, default=12)
+    parser.add_argument("--plugins", action="store_true")
     given = parser.parse_args()
     if given.what == "time":
         time(given.names)
@@ -129,7 +137,7 @@ def main() -> None:
     unknown = set(given.names) - set(kernel_cases.MAKES)
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
-    if failed := check(given.names or list(kernel_cases.MAKES), given.seeds):
+    if failed := check(given.names or list(kernel_cases.MAKES), given.seeds, given.plugins):
         sys.exit(f"{failed} cases fail")
 
 
