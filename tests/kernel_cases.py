@@ -277,6 +277,32 @@ def decode_attention(stored: DType | None = None, paged: bool = False) -> Callab
     return made
 
 
+def prefill_attention(stored: DType | None = None, paged: bool = False) -> Callable[[Random, DType], Case]:
+    def made(rng: Random, dtype: DType) -> Case:
+        tokens = int(rng.choice((1, 5, 17, 70, 150)))
+        heads, kv_heads, size = heads_of(rng)
+        if tokens > 17:   # else the emulator takes too long
+            heads, kv_heads = ((1, 1), (2, 2), (4, 1), (3, 1), (6, 2), (2, 1))[int(rng.integers(6))]
+        make = CacheMaker(rng, stored, paged, 0)
+        capacity, batch = make.sizes["M"], make.sizes["B"]
+        make.sizes["S"] = tokens = min(tokens, capacity)
+        new = np.where(rng.random(batch) < 0.5, rng.choice((0, 1, tokens), batch), rng.integers(0, tokens + 1, batch))
+        start = np.minimum(np.where(rng.random(batch) < 0.4, 0, make.past), capacity - new)
+        caches, rest = make.caches(dtype, kv_heads, size, start + new)
+        if rng.random() < 0.3:
+            slopes = 2.0 ** -rng.integers(1, 8, heads)
+            rest["slopes"] = make.given("slopes", f32[heads,], slopes.astype(np.float32))
+        return make.case(fused.PrefillAttention(
+            make.floats("q", dtype["B", "S", heads * size]), **caches,
+            start=make.given("start", i32["B",], start.astype(np.int32)),
+            lengths=make.given("lengths", i32["B",], new.astype(np.int32)), **rest,
+            heads=heads, kv_heads=kv_heads, scale=size**-0.5, window=int(rng.choice((0, 0, 5, 100))),
+            softcap=float(rng.choice((0, 0, 2))),
+        ))   # fmt: skip
+
+    return made
+
+
 MAKES: dict[str, Callable[[Random, DType], Case]] = {
     "embedding": embedding,
     "rms_norm": norm(ops.RMSNorm),
@@ -303,6 +329,10 @@ MAKES: dict[str, Callable[[Random, DType], Case]] = {
     "decode_attention, paged": decode_attention(paged=True),
     "decode_attention, i8": decode_attention(i8),
     "decode_attention, f8e4m3, paged": decode_attention(f8e4m3, paged=True),
+    "prefill_attention": prefill_attention(),
+    "prefill_attention, paged": prefill_attention(paged=True),
+    "prefill_attention, i8": prefill_attention(i8),
+    "prefill_attention, f8e4m3, paged": prefill_attention(f8e4m3, paged=True),
 }
 DTYPES: tuple[DType, ...] = (f32, f16, bf16)
 

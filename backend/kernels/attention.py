@@ -16,7 +16,7 @@ from trtc.backend.kernels.launch import (
     result,
     text,
 )  # fmt: skip
-from trtc.backend.kernels.ops import DecodeAttention, RopeAndAppend
+from trtc.backend.kernels.ops import DecodeAttention, PrefillAttention, RopeAndAppend
 from trtc.backend.kernels.ops.attention import PAGE
 from trtc.backend.kernels.rules import fixed, float_type
 from trtc.expressions import Expression
@@ -26,23 +26,23 @@ LARGEST = 256   # elements of a head
 MOST = 64       # blocks that share a key head of a sequence
 
 
-def _quantized(op: RopeAndAppend | DecodeAttention) -> int:
+def _quantized(op: RopeAndAppend | DecodeAttention | PrefillAttention) -> int:
     return {i8: 1, f8e4m3: 2}.get(op.key_cache.dtype, 0)
 
 
-def _defines(op: RopeAndAppend | DecodeAttention) -> dict[str, int | str]:
+def _defines(op: RopeAndAppend | DecodeAttention | PrefillAttention) -> dict[str, int | str]:
     return {
         "T": op.dtype.name, "QUANTIZED": _quantized(op), "PAGED": int(op.pages is not None),
         "HEADS": op.heads, "HEAD": fixed(op.key_cache.shape[3]),
     }   # fmt: skip
 
 
-def _capacity(op: RopeAndAppend | DecodeAttention) -> Size | str:
+def _capacity(op: RopeAndAppend | DecodeAttention | PrefillAttention) -> Size | str:
     """Tokens of a sequence that the caches have room for."""
     return product(op.pages.shape[1], PAGE) if op.pages else op.key_cache.shape[2]
 
 
-def _given(op: RopeAndAppend | DecodeAttention) -> tuple[Argument, ...]:
+def _given(op: RopeAndAppend | DecodeAttention | PrefillAttention) -> tuple[Argument, ...]:
     return tuple(operand(f.name) for f in op.fields if f.is_operand and getattr(op, f.name) is not None)
 
 
@@ -70,12 +70,12 @@ def _decodes(op: DecodeAttention) -> str | None:
     return None
 
 
-def _decodes_plainly(op: DecodeAttention) -> str | None:
+def _plainly(op: DecodeAttention | PrefillAttention) -> str | None:
     size = fixed(op.key_cache.shape[3])
     return f"head size is {size}, but must be {LARGEST} at most" if size > LARGEST else float_type(op.q)
 
 
-@kernel("decode_attention_plain.cu", _decodes_plainly)
+@kernel("decode_attention_plain.cu", _plainly)
 def plain_decode_attention(op: DecodeAttention) -> Launch:
     """A block attends with one query head, a warp to every eighth key."""
     warps = 8
@@ -101,6 +101,16 @@ def decode_attention(op: DecodeAttention) -> Launch:
     )   # fmt: skip
 
 
+@kernel("prefill_attention_plain.cu", _plainly)
+def plain_prefill_attention(op: PrefillAttention) -> Launch:
+    """A warp attends with one query head of a token."""
+    warps, (batch, tokens, _) = 4, op.q.shape
+    grid = (op.heads, text(batch), ceildiv(tokens, warps))
+    arguments = (*_given(op), result(), count(tokens), *_scalars(op))
+    defines = _attention_defines(op) | {"WARPS": warps}
+    return Launch("plain_prefill_attention", defines, grid, (32 * warps, 1, 1), arguments)
+
+
 def _parts(pairs: Expression, capacity: Size | str) -> Expression:
     """How many blocks share the keys of one of the pairs of a sequence and a key head, at most.
 
@@ -112,10 +122,10 @@ def _parts(pairs: Expression, capacity: Size | str) -> Expression:
     return f"max(1, min({MOST}, min(max({at_once}, {rounds}), ceildiv({capacity}, 64))))"
 
 
-def _attention_defines(op: DecodeAttention) -> dict[str, int | str]:
+def _attention_defines(op: DecodeAttention | PrefillAttention) -> dict[str, int | str]:
     given = {"WINDOW": op.window, "SOFTCAP": int(op.softcap > 0), "SLOPES": int(op.slopes is not None)}
     return _defines(op) | {"KV_HEADS": op.kv_heads} | given
 
 
-def _scalars(op: DecodeAttention) -> tuple[Argument, ...]:
+def _scalars(op: DecodeAttention | PrefillAttention) -> tuple[Argument, ...]:
     return count(_capacity(op)), Scalar("f32", op.scale), Scalar("f32", op.softcap)

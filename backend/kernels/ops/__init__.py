@@ -1,6 +1,6 @@
 """Ops that kernels compute and the IR has no single op for, by kind."""
 
-from trtc.backend.kernels.ops.attention import DecodeAttention, RopeAndAppend
+from trtc.backend.kernels.ops.attention import DecodeAttention, PrefillAttention, RopeAndAppend
 from trtc.backend.kernels.ops.linear import GROUP, FusedLinear, Gated, capped_linear
 from trtc.backend.kernels.ops.moe import ExpertsInner, ExpertsOuter, Route, experts_in_two
 from trtc.backend.kernels.ops.norm import AddLayerNorm, AddRMSNorm
@@ -16,6 +16,7 @@ __all__ = [
     "ExpertsOuter",
     "FusedLinear",
     "Gated",
+    "PrefillAttention",
     "RopeAndAppend",
     "Route",
     "Sample",

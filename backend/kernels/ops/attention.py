@@ -5,7 +5,24 @@ from __future__ import annotations
 import numpy as np
 
 from trtc.ir.op import Array, Op, Value, require
-from trtc.ir.ops import Add, Attention, Cast, Gather, Input, Iota, KVCacheUpdate, Reshape, Rope, Slice, Transpose, wide
+from trtc.ir.ops import (
+    Add,
+    Attention,
+    Cast,
+    Gather,
+    Input,
+    Iota,
+    KVCacheUpdate,
+    Less,
+    Reshape,
+    Rope,
+    SizeOf,
+    Slice,
+    Transpose,
+    Where,
+    scalar,
+    wide,
+)
 from trtc.ir.types import DType, Size, TensorType, f8e4m3, f32, i8, i32
 
 PAGE = 64   # tokens of a page
@@ -139,43 +156,10 @@ class DecodeAttention(Op, name="cuda.decode_attention"):
     softcap: float = 0.0
 
     def infer(self) -> TensorType:
-        require(self.q.type.rank == 3, f"q has rank {self.q.type.rank}, but must have rank 3")
-        batch = self.q.shape[0]
-        size = check_caches(self, self.q.dtype, batch)
-        want = self.q.dtype[batch, 1, self.heads * size]
-        require(self.q.type == want and want.dtype.is_float, f"q is {self.q.type}, but must be {want}")
-        require(self.lengths.type == i32[batch], f"lengths is {self.lengths.type}, but must be {i32[batch]}")
-        if self.slopes:
-            want = f32[self.heads,]
-            require(self.slopes.type == want, f"slopes is {self.slopes.type}, but must be {want}")
-        require(self.window >= 0, f"window is {self.window}, but must not be negative")
-        require(self.softcap >= 0, f"softcap is {self.softcap:g}, but must not be negative")
-        return self.q.type
+        return check_attention(self, 1)
 
     def evaluate(self, q: Array, key_cache: Array, value_cache: Array, lengths: Array, *rest: Array | None) -> Array:
-        pages, slopes, key_scale, value_scale = rest
-        size = key_cache.shape[3]
-        out = np.zeros_like(q)
-        for b, length in ((b, n) for b, n in enumerate(lengths) if n > 0):
-            places = [place(pages, b, p) for p in range(int(length))]
-            row, slot = (np.array(x) for x in zip(*places, strict=True))
-            k, v = (self._read(c[row, :, slot], s, q) for c, s in ((key_cache, key_scale), (value_cache, value_scale)))
-            query = q[b].reshape(1, self.heads, 1, size)
-            y = self._whole().evaluate(query, k, v, np.array([length]), None, slopes)
-            out[b] = y.reshape(1, -1)
-        return out
-
-    def _whole(self) -> Attention:
-        """Attention of one sequence, whose evaluation says what this means."""
-        size = self.key_cache.shape[3]
-        q, k = Input("q", f32[1, self.heads, 1, size]), Input("k", f32[1, self.kv_heads, "T", size])
-        return Attention(q, k, k, scale=self.scale, window=self.window, softcap=self.softcap)
-
-    def _read(self, rows: Array, scale: Array | None, q: Array) -> Array:
-        """Rows of a cache [T, Hkv, D] as [1, Hkv, T, D] in q's precision or f32."""
-        if scale is not None:
-            rows = rows.astype(wide(q).dtype) * scale[:, None]
-        return rows.swapaxes(0, 1)[None]
+        return attended(self, q, (key_cache, value_cache), lengths - 1, np.minimum(lengths, 1), *rest)
 
     def decompose(self) -> Value | None:
         if self.pages or self.key_scale:
@@ -189,7 +173,101 @@ class DecodeAttention(Op, name="cuda.decode_attention"):
         return Reshape(y, self.q.shape)
 
 
-def check_caches(op: RopeAndAppend | DecodeAttention, dtype: DType, batch: Size) -> int:
+class PrefillAttention(Op, name="cuda.prefill_attention"):
+    """Attention of new tokens of each sequence over a cache that holds them already.
+
+    Token s of sequence b stands at position ``p = start[b] + s``, and sees key j if ``j <= p`` and ``j > p - window``.
+
+    Operands:
+        q: float[B, S, Hq * D], turned.
+        key_cache, value_cache, pages, key_scale, value_scale: as of cuda.rope_and_append.
+        start: i32[B], tokens of each sequence before the new ones.
+        lengths: i32[B], new tokens of each sequence, in 0..S; ``start + lengths`` must not exceed the capacity.
+        slopes: f32[Hq], as of attention, or none.
+    Attributes:
+        heads, kv_heads: Hq and Hkv.
+        scale, window, softcap: as of attention.
+    Result:
+        float[B, S, Hq * D], of q's dtype; zeros from token ``lengths[b]`` on.
+    """
+
+    q: Value
+    key_cache: Value
+    value_cache: Value
+    start: Value
+    lengths: Value
+    pages: Value | None = None
+    slopes: Value | None = None
+    key_scale: Value | None = None
+    value_scale: Value | None = None
+    heads: int = 1
+    kv_heads: int = 1
+    scale: float = 1.0
+    window: int = 0
+    softcap: float = 0.0
+
+    def infer(self) -> TensorType:
+        found = check_attention(self)
+        want = self.lengths.type
+        require(self.start.type == want, f"start is {self.start.type}, but must be {want}")
+        return found
+
+    def evaluate(
+        self, q: Array, key_cache: Array, value_cache: Array, start: Array, lengths: Array, *rest: Array | None
+    ) -> Array:
+        return attended(self, q, (key_cache, value_cache), start, lengths, *rest)
+
+    def decompose(self) -> Value | None:
+        if self.pages or self.key_scale:
+            return None
+        (batch, tokens, _), size = self.q.shape, self.key_cache.shape[3]
+        q = Transpose(Reshape(self.q, (batch, tokens, self.heads, size)), (0, 2, 1, 3))
+        y = Attention(
+            q, self.key_cache, self.value_cache, Add(self.start, SizeOf(self.q, 1)), None, self.slopes,
+            scale=self.scale, window=self.window, softcap=self.softcap,
+        )   # fmt: skip
+        real = Less(Reshape(Iota(tokens), (tokens, 1)), Reshape(self.lengths, (batch, 1, 1)))
+        flat = Reshape(Transpose(y, (0, 2, 1, 3)), self.q.shape)
+        return Where(real, flat, scalar(0, self.q.dtype))
+
+
+def check_attention(op: DecodeAttention | PrefillAttention, tokens: Size | None = None) -> TensorType:
+    """The type of the result, if operands and attributes fit each other and q's tokens, where they are given."""
+    require(op.q.type.rank == 3, f"q has rank {op.q.type.rank}, but must have rank 3")
+    batch = op.q.shape[0]
+    size = check_caches(op, op.q.dtype, batch)
+    want = op.q.dtype[batch, op.q.shape[1] if tokens is None else tokens, op.heads * size]
+    require(op.q.type == want and want.dtype.is_float, f"q is {op.q.type}, but must be {want}")
+    require(op.lengths.type == i32[batch], f"lengths is {op.lengths.type}, but must be {i32[batch]}")
+    if op.slopes:
+        want = f32[op.heads,]
+        require(op.slopes.type == want, f"slopes is {op.slopes.type}, but must be {want}")
+    require(op.window >= 0, f"window is {op.window}, but must not be negative")
+    require(op.softcap >= 0, f"softcap is {op.softcap:g}, but must not be negative")
+    return op.q.type
+
+
+def attended(
+    op: DecodeAttention | PrefillAttention, q: Array, caches: tuple[Array, Array], start: Array, lengths: Array,
+    pages: Array | None, slopes: Array | None, key_scale: Array | None, value_scale: Array | None,
+) -> Array:   # fmt: skip
+    """Attention of each sequence's new tokens, from position ``start`` on, by itself."""
+    size = op.key_cache.shape[3]
+    assert isinstance(size, int)
+    query, keys = Input("q", f32[1, op.heads, "S", size]), Input("k", f32[1, op.kv_heads, "T", size])
+    whole = Attention(query, keys, keys, scale=op.scale, window=op.window, softcap=op.softcap)
+    out = np.zeros_like(q)
+    for b, new in ((b, int(n)) for b, n in enumerate(lengths) if n > 0):
+        end = int(start[b]) + new
+        row, slot = (np.array(x) for x in zip(*(place(pages, b, p) for p in range(end)), strict=True))
+        k, v = (_read(c[row, :, slot], s, q) for c, s in zip(caches, (key_scale, value_scale), strict=True))
+        heads = q[b, :new].reshape(1, new, op.heads, size).swapaxes(1, 2)
+        y = whole.evaluate(heads, k, v, np.array([end]), None, slopes)
+        out[b, :new] = y[0].swapaxes(0, 1).reshape(new, -1)
+    return out
+
+
+def check_caches(op: RopeAndAppend | DecodeAttention | PrefillAttention, dtype: DType, batch: Size) -> int:
     """The head size, if caches, pages and scales fit each other."""
     cache = op.key_cache
     require(cache.type.rank == 4, f"key_cache has rank {cache.type.rank}, but must have rank 4")
@@ -223,6 +301,13 @@ def quantized(x: Array, scale: Array, dtype: DType) -> Array:
     """The nearest elements of 8 bits, times their scale, to x."""
     y = wide(x) / scale
     return np.clip(np.rint(y), -127, 127).astype(np.int8) if dtype == i8 else np.clip(y, -448, 448).astype(dtype.numpy)
+
+
+def _read(rows: Array, scale: Array | None, q: Array) -> Array:
+    """Rows of a cache [T, Hkv, D] as [1, Hkv, T, D] in q's precision or f32."""
+    if scale is not None:
+        rows = rows.astype(wide(q).dtype) * scale[:, None]
+    return rows.swapaxes(0, 1)[None]
 
 
 def _cast(x: Value, dtype: DType) -> Value:

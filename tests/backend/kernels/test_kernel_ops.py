@@ -19,6 +19,7 @@ from trtc.backend.kernels.ops import (
     ExpertsOuter,
     FusedLinear,
     Gated,
+    PrefillAttention,
     RopeAndAppend,
     Route,
     Sample,
@@ -52,7 +53,7 @@ def without_poison(array: Array) -> Array:
 def kept(case: Case, array: Array) -> Array:
     """The results that both meanings define: attention without keys has none in its parts."""
     wide = array.astype(np.float64)
-    return wide[case.tensors["lengths"] > 0] if "lengths" in case.tensors and wide.ndim == 3 else wide
+    return wide[case.tensors["lengths"] > 0] if case.op.name == "cuda.decode_attention" else wide
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -75,7 +76,7 @@ def test_an_op_means_what_its_parts_mean(name: str, dtype: DType) -> None:
             np.testing.assert_allclose(a, b, rtol=0, atol=TOLERANCE[dtype] * scale)
 
 
-@pytest.mark.parametrize("name", ["rope_and_append", "decode_attention"])
+@pytest.mark.parametrize("name", ["rope_and_append", "decode_attention", "prefill_attention"])
 def test_a_paged_cache_means_what_a_linear_one_means(name: str) -> None:
     for seed in range(8):
         case = seeded(f"{name}, paged", f32, seed)
@@ -184,6 +185,12 @@ def decode(**other: Any) -> Op:
     return DecodeAttention(**(given | other))
 
 
+def prefill(**other: Any) -> Op:
+    given: dict[str, Any] = {"q": Input("q", f16[2, 5, 64]), "start": ids(2), "lengths": ids(2), "heads": 2}
+    given |= dict.fromkeys(("key_cache", "value_cache"), Input("c", f16[2, 1, 4, 32]))
+    return PrefillAttention(**(given | other))
+
+
 def append(**other: Any) -> Op:
     given: dict[str, Any] = {"qkv": Input("qkv", f16[2, 1, 96]), "start": ids(2)}
     given |= dict.fromkeys(("key_cache", "value_cache"), Input("c", f16[2, 1, 4, 32]))
@@ -251,6 +258,10 @@ def append(**other: Any) -> Op:
         (lambda: decode(slopes=L), "slopes is f32[2, 4], but must be f32[2]"),
         (lambda: decode(window=-1), "window is -1, but must not be negative"),
         (lambda: decode(softcap=-1.0), "softcap is -1, but must not be negative"),
+        (lambda: prefill(q=L), "q has rank 2, but must have rank 3"),
+        (lambda: prefill(q=Y), "q is f16[2, 1, 8], but must be f16[2, 1, 64]"),
+        (lambda: prefill(start=L), "start is f32[2, 4], but must be i32[2]"),
+        (lambda: prefill(lengths=L), "lengths is f32[2, 4], but must be i32[2]"),
         (lambda: append(qkv=L), "qkv has rank 2, but must have rank 3"),
         (lambda: append(qkv=Y), "qkv is f16[2, 1, 8], but must be f16[2, 1, 96]"),
         (lambda: append(start=L), "start is f32[2, 4], but must be i32[2]"),
