@@ -111,6 +111,28 @@ def plain_prefill_attention(op: PrefillAttention) -> Launch:
     return Launch("plain_prefill_attention", defines, grid, (32 * warps, 1, 1), arguments)
 
 
+def _prefills(op: PrefillAttention) -> str | None:
+    size = fixed(op.key_cache.shape[3])
+    if op.dtype not in (f16, bf16):
+        return f"q is {op.dtype}, but must be f16 or bf16"
+    if size % 16 or size > LARGEST:
+        return f"head size is {size}, but must be a multiple of 16 and {LARGEST} at most"
+    return None if op.scale > 0 else f"scale is {op.scale:g}, but must be positive"
+
+
+@kernel("prefill_attention.cu", _prefills)
+def prefill_attention(op: PrefillAttention) -> Launch:
+    """A block attends with a key head's query heads of some tokens, 16 or 32 rows a warp."""
+    (batch, tokens, _), size, group = op.q.shape, fixed(op.key_cache.shape[3]), op.heads // op.kv_heads
+    warps, tiles = 4, 2 if size <= 128 else 1   # whose sums fit into registers
+    rows = warps * tiles * 16
+    defines = _attention_defines(op) | {"GROUP": group, "WARPS": warps, "TILES": tiles, "BLOCKS": 2}
+    grid = (op.kv_heads, text(batch), ceildiv(product(tokens, group), rows))
+    arguments = (*_given(op), result(), count(tokens), *_scalars(op))
+    shared = 2 * (rows + 2 * PAGE) * (size + 8)
+    return Launch("prefill_attention", defines, grid, (32 * warps, 1, 1), arguments, shared)
+
+
 def _parts(pairs: Expression, capacity: Size | str) -> Expression:
     """How many blocks share the keys of one of the pairs of a sequence and a key head, at most.
 

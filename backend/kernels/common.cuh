@@ -104,6 +104,16 @@ __device__ __forceinline__ float warp_max(float x) {
     return x;
 }
 
+// Over the four lanes that hold a row of the tensor cores' result.
+__device__ __forceinline__ float quad_max(float x) {
+    x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
+    return fmaxf(x, __shfl_xor_sync(~0u, x, 2));
+}
+__device__ __forceinline__ float quad_sum(float x) {
+    x += __shfl_xor_sync(~0u, x, 1);
+    return x + __shfl_xor_sync(~0u, x, 2);
+}
+
 // The sum over a block of N threads, in every thread, always in the same order.
 template <int N> __device__ __forceinline__ float block_sum(float x) {
     if (N == 32) return warp_sum(x);

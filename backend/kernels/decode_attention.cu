@@ -5,7 +5,7 @@
 // T: elements of q and y. C: of the caches, T, i8 or f8e4m3. HEAD: elements of a head. GROUP: query heads a key head. MOST: blocks
 // that share a sequence's key head.
 #include "cache.cuh"
-#include "quantized.cuh"
+#include "eight.cuh"
 
 constexpr int ROWS = GROUP < 16 ? GROUP : 16;            // query heads of a block
 constexpr int SETS = (GROUP + 15) / 16;                  // blocks that share a key head
@@ -18,38 +18,8 @@ struct Part {
     float sum[8 * WIDE + 4 * LEFT][4];
 };
 
-#if QUANTIZED
-__device__ __forceinline__ u32 two_of(u32 four, int i) { return pair<T>(element(four, i), element(four, i + 1)); }
-#endif
-
-// Eight and four elements of a cache as they are stored, and as T.
-#if QUANTIZED
-typedef uint2 Eight;
-typedef u32 Four;
-__device__ __forceinline__ uint4 as_t(Eight x) {
-    return make_uint4(two_of(x.x, 0), two_of(x.x, 2), two_of(x.y, 0), two_of(x.y, 2));
-}
-__device__ __forceinline__ uint2 as_t(Four x) { return make_uint2(two_of(x, 0), two_of(x, 2)); }
-#else
-typedef uint4 Eight;
-typedef uint2 Four;
-__device__ __forceinline__ uint4 as_t(Eight x) { return x; }
-__device__ __forceinline__ uint2 as_t(Four x) { return x; }
-#endif
-__device__ __forceinline__ Eight eight(const C* p) { return load_now(reinterpret_cast<const Eight*>(p)); }
-__device__ __forceinline__ Four four(const C* p) { return load_now(reinterpret_cast<const Four*>(p)); }
-
 __device__ __forceinline__ u32 low(u32 a, u32 b) { return __byte_perm(a, b, 0x5410); }
 __device__ __forceinline__ u32 high(u32 a, u32 b) { return __byte_perm(a, b, 0x7632); }
-
-__device__ __forceinline__ float quad_max(float x) {
-    x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
-    return fmaxf(x, __shfl_xor_sync(~0u, x, 2));
-}
-__device__ __forceinline__ float quad_sum(float x) {
-    x += __shfl_xor_sync(~0u, x, 1);
-    return x + __shfl_xor_sync(~0u, x, 2);
-}
 
 extern "C" __global__ void __launch_bounds__(WARPS * 32) decode_attention(
     const T* q, const C* keys, const C* values, const int* lengths,

@@ -56,6 +56,15 @@ static void wait_at(Barrier& barrier) {
 }
 static void __syncthreads() { wait_at(block_barrier); }
 static void together() { wait_at(warp_barrier[threadIdx.x / 32]); }
+static void __syncwarp() { together(); }
+
+// Copies of each thread that are under way: done no sooner than it waits for them.
+struct Copy {
+    char* to;
+    const void* from;
+    int bytes;
+};
+static std::vector<Copy> copies[1024];
 
 static void fiber_main() {
     body(body_argument);
@@ -67,6 +76,7 @@ static void fiber_main() {
 static void run_block() {
     const int count = blockDim.x;
     fibers.resize(count);
+    for (auto& each : copies) each.clear();
     block_barrier = Barrier{};
     block_barrier.alive = count;
     for (int w = 0; w < 32; ++w) warp_barrier[w] = Barrier{}, warp_barrier[w].alive = w < count / 32 ? 32 : 0;
@@ -180,6 +190,45 @@ template <class P> static void ld_global_v2_u32(unsigned& x, unsigned& y, P p) {
     x = from[0], y = from[1];
 }
 template <class P> static void ld_global_u32(unsigned& x, P p) { x = *p; }
+static void ex2_approx_ftz_f32(float& y, float x) { y = exp2f(x); }
+
+// Addresses of shared memory, of 32 bits, count from here.
+static char shared_origin;
+static unsigned __cvta_generic_to_shared(const void* p) { return (unsigned)(static_cast<const char*>(p) - &shared_origin); }
+static char* shared_pointer(unsigned address) { return &shared_origin + (int)address; }
+static void cp_async_cg_shared_global(unsigned to, const void* from, int bytes) {
+    copies[threadIdx.x].push_back({shared_pointer(to), from, bytes});
+}
+static void cp_async_wait_all_() {
+    for (const Copy& each : copies[threadIdx.x]) {
+        std::memset(each.to, 0, 16);
+        std::memcpy(each.to, each.from, each.bytes);
+    }
+    copies[threadIdx.x].clear();
+}
+
+// Lane 8m + r gives the address of row r of matrix m; lane 4g + t gets elements 2t and 2t + 1 of row or column g.
+template <bool Transposed> static void ldmatrix(unsigned* x, unsigned at) {
+    static unsigned all[32][32];
+    unsigned* rows = all[threadIdx.x / 32];
+    const int lane = threadIdx.x % 32;
+    rows[lane] = at;
+    together();
+    const auto element = [&](int m, int along) {
+        const int row = Transposed ? along : lane / 4, column = Transposed ? lane / 4 : along;
+        return (unsigned)reinterpret_cast<const unsigned short*>(shared_pointer(rows[8 * m + row]))[column];
+    };
+    for (int m = 0; m < 4; ++m) x[m] = element(m, lane % 4 * 2 + 1) << 16 | element(m, lane % 4 * 2);
+    together();
+}
+#define LDMATRIX(NAME, TRANSPOSED)                                                              \
+    static void NAME(unsigned& x0, unsigned& x1, unsigned& x2, unsigned& x3, unsigned at) {     \
+        unsigned x[4];                                                                          \
+        ldmatrix<TRANSPOSED>(x, at);                                                            \
+        x0 = x[0], x1 = x[1], x2 = x[2], x3 = x[3];                                             \
+    }
+LDMATRIX(ldmatrix_sync_aligned_m8n8_x4_shared_b16, false)
+LDMATRIX(ldmatrix_sync_aligned_m8n8_x4_trans_shared_b16, true)
 
 // Lane 4g + t: rows g and g + 8 of A at k = 2t, 2t + 1 and 8 more, column g of B there, C at columns 2t, 2t + 1.
 struct Fragments {
