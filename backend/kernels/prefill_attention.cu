@@ -10,7 +10,6 @@
 #include "tiles.cuh"
 
 constexpr int ROWS = WARPS * 16 * TILES;
-constexpr int KEYS = 64;          // of a tile; a page's
 constexpr int EACH = HEAD / 8;    // 16 bytes of a row
 constexpr int STRIDE = HEAD + 8;  // elements between rows in shared memory: those of 8 rows lie in different banks
 constexpr float LOG2E = 1.44269504f;
@@ -116,6 +115,7 @@ __device__ __forceinline__ void take_exponentials(Part& part, float scale) {
             }
             part.total[m][h] = part.total[m][h] * less[h] + total;
         }
+        if (VOTE && !__any_sync(~0u, less[0] != 1 || less[1] != 1)) continue;
 #pragma unroll
         for (int j = 0; j < HEAD / 8; ++j) {
 #pragma unroll
@@ -139,11 +139,13 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) prefill_attenti
     let_next_start();
     extern __shared__ char memory[];
     T* const queries = reinterpret_cast<T*>(memory);
-    T* const key_tile = queries + ROWS * STRIDE;
-    T* const value_tile = key_tile + KEYS * STRIDE;
+    T* const key_tile = queries + ROWS * STRIDE;   // STAGES of both
+    T* const value_tile = key_tile + STAGES * KEYS * STRIDE;
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     const int head = blockIdx.x, batch = blockIdx.y;
-    const int first = (gridDim.z - 1 - blockIdx.z) * ROWS;   // those that see the most keys begin
+    int tile = gridDim.z - 1 - blockIdx.z;
+    if (MIRROR && tile < (int)gridDim.z / 2) tile = gridDim.z / 2 - 1 - tile;
+    const int first = tile * ROWS;   // those that see the most keys begin
     const auto place_of = [&](int row) {
         return (((u64)batch * tokens + row / GROUP) * HEADS + head * GROUP + row % GROUP) * HEAD;
     };
@@ -205,16 +207,29 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) prefill_attenti
     const u32 key_at = shared_address(key_tile + (matrix / 2 * 8 + r) * STRIDE + matrix % 2 * 8);
     const u32 value_at = shared_address(value_tile + (matrix % 2 * 8 + r) * STRIDE + matrix / 2 * 8);
     u64 source = cache.row(begin);
+#if STAGES == 2
+    copy_rows(value_tile, values + source * HEAD, end - begin);
+#endif
+    int stage = 0;
 #pragma unroll 1
     for (int at = begin; at < end; at += KEYS) {
         wait_for_copies();
         __syncthreads();
+#if STAGES == 2
+        if (at + KEYS < end) {
+            source = cache.row(at + KEYS);
+            copy_rows(key_tile + (1 - stage) * KEYS * STRIDE, keys + source * HEAD, end - at - KEYS);
+            copy_rows(value_tile + (1 - stage) * KEYS * STRIDE, values + source * HEAD, end - at - KEYS);
+        }
+        multiply_keys(part, query_at, key_at + stage * KEYS * STRIDE * 2);
+#else
         copy_rows(value_tile, values + source * HEAD, end - at);
         if (at + KEYS < end) source = cache.row(at + KEYS);
         multiply_keys(part, query_at, key_at);
         wait_for_copies();
         __syncthreads();
         if (at + KEYS < end) copy_rows(key_tile, keys + source * HEAD, end - at - KEYS);
+#endif
 
         const bool all = at + KEYS - 1 <= near && !(WINDOW && at <= far - WINDOW);   // are seen by every row
         if (SOFTCAP || SLOPES || !all) {
@@ -238,7 +253,8 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) prefill_attenti
             }
         }
         take_exponentials(part, SOFTCAP || SLOPES ? LOG2E : scale * LOG2E);
-        multiply_values(part, value_at);
+        multiply_values(part, value_at + stage * KEYS * STRIDE * 2);
+        if (STAGES == 2) stage = 1 - stage;
     }
 
     // through shared memory, where this warp's queries were, for whole rows

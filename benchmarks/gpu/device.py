@@ -174,3 +174,11 @@ def copy_bandwidth() -> float:
     source = torch.randn(count, device="cuda")
     target = torch.empty_like(source)
     return 8 * count / graph_time(lambda _: torch.neg(source, out=target), 4)   # a kernel copies faster than the driver
+
+
+def product_rate() -> float:
+    """Operations a second of a large product in bf16."""
+    size = 8192
+    a, b = (torch.randn(size, size, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    out = torch.empty_like(a)
+    return 2 * size**3 / graph_time(lambda _: torch.matmul(a, b, out=out), 4)

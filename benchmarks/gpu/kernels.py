@@ -6,7 +6,8 @@
 
 Needs torch, cuda-bindings and NVRTC. ``check`` compares each kernel with its op's meaning in f64, on poisoned outputs,
 and runs it twice: both results must be the same bits; with ``--plugins`` those that plugins can be, from the PTX that
-TensorRT gets, with its order of arguments. ``time`` takes the shapes of LLaMA 3.1 8B in bf16.
+TensorRT gets, with its order of arguments. ``time`` takes the shapes of LLaMA 3.1 8B in bf16. The floor is the time of
+the bytes that must move, at a copy's speed, or of the operations, at that of a large product.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(Path(__file__).parent)]
 
 import device  # noqa: E402
 import kernel_cases  # noqa: E402
+import library  # noqa: E402
 import shapes  # noqa: E402
 from kernel_cases import Case  # noqa: E402
 
@@ -87,8 +89,9 @@ def time(names: list[str]) -> None:
     """Microseconds a launch in a graph of many, on rotating buffers that the cache does not hold."""
     cases = [c for c in shapes.timed() if not names or any(c.name.startswith(n) for n in names)]
     compile_all(c.op for c in cases)
-    bandwidth = device.copy_bandwidth()
+    bandwidth, rate = device.copy_bandwidth(), device.product_rate()
     print(f"{torch.cuda.get_device_name()}: a copy moves {bandwidth / 1e12:.2f} TB/s")
+    print(f"a product of 8192 x 8192 x 8192 in bf16 makes {rate / 1e12:.0f} TFLOP/s")
     print(f"{'kernel':32} {'us':>8} {'floor':>8} {'share':>6}")
     for case in cases:
         kernel = find(case.op, device.architecture())
@@ -99,12 +102,14 @@ def time(names: list[str]) -> None:
         sets = [random_operands(case) for _ in range(copies)]
         results = device.outputs(case.op, loaded, sets[0])
         launches = (copies if copies > 8 else 12) if case.bytes > 5e6 else 96
+        floor = max(case.bytes / bandwidth, case.operations / rate)
 
-        def work(i: int, loaded: Any = loaded, sets: Any = sets, results: Any = results) -> None:
-            loaded(sets[i % len(sets)], results, overlap=True)
+        def ours(operands: Any, loaded: Any = loaded, results: Any = results) -> None:
+            loaded(operands, results, overlap=True)
 
-        took, floor = device.graph_time(work, launches), case.bytes / bandwidth
-        print(f"{case.name:32} {took * 1e6:8.2f} {floor * 1e6:8.2f} {floor / took:6.1%}", flush=True)
+        for name, call in ((case.name, ours), *((f"  {n}", c) for n, c in library.same(case.op))):
+            took = device.graph_time(lambda i, call=call, sets=sets: call(sets[i % len(sets)]), launches)
+            print(f"{name:32} {took * 1e6:8.2f} {floor * 1e6:8.2f} {floor / took:6.1%}", flush=True)
         del sets, results, loaded
 
 
@@ -115,7 +120,7 @@ def random_operands(case: shapes.Timed) -> dict[str, torch.Tensor]:
         if name == "chosen":   # every expert by as many tokens
             made[name] = (torch.arange(of.numel(), device="cuda") % 8).int()
         elif of.dtype == i32:
-            made[name] = torch.full((of.numel(),), case.lengths, dtype=torch.int32, device="cuda")
+            made[name] = torch.full((of.numel(),), case.integers.get(name, 0), dtype=torch.int32, device="cuda")
         elif of.dtype in (i8, i4):
             made[name] = torch.randint(0, 255, (of.nbytes(),), dtype=torch.uint8, device="cuda")
         else:

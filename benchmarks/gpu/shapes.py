@@ -1,9 +1,9 @@
-"""What is timed: the ops of a decode step of LLaMA 3.1 8B in bf16, and the bytes that each must move."""
+"""What is timed: the ops of a decode step of LLaMA 3.1 8B in bf16 and a prompt's attention, and what each must move."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 from trtc.backend.kernels import ops as fused
 from trtc.ir import ops
@@ -21,13 +21,15 @@ class Timed:
 
     Args:
         bytes: that must be read and written, each once.
-        lengths: what its i32 operands hold.
+        operations: of the products, a multiplication and an addition each.
+        integers: what its i32 operands hold; 0 where absent.
     """
 
     name: str
     op: Op
     bytes: int
-    lengths: int = 0
+    operations: int = 0
+    integers: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
 def timed() -> Iterator[Timed]:
@@ -44,6 +46,8 @@ def timed() -> Iterator[Timed]:
     lengths = ((1, 1024, 1024), (1, 1024, 8192), (1, 8192, 8192), (8, 1024, 1024), (64, 1024, 1024))
     for batch, length, capacity in lengths:
         yield attention(batch, length, capacity)
+    for batch, tokens in ((1, 1024), (8, 1024), (1, 8192)):
+        yield prefill(batch, tokens)
     for batch in (1, 8, 64):
         yield from small(batch)
     for batch in (1, 8):
@@ -77,7 +81,18 @@ def attention(batch: int, length: int, capacity: int) -> Timed:
         Input("lengths", i32[batch,]), heads=HEADS, kv_heads=KV_HEADS, scale=HEAD**-0.5,
     )   # fmt: skip
     moved = batch * (4 * KV_HEADS * HEAD * length + 4 * HIDDEN)
-    return Timed(f"attention {batch} x {length} of {capacity}", op, moved, length)
+    return Timed(f"attention {batch} x {length} of {capacity}", op, moved, integers={"lengths": length})
+
+
+def prefill(batch: int, tokens: int) -> Timed:
+    """Attention of whole prompts; a token and a key that it sees cost 4 operations an element of a head."""
+    cache = bf16[batch, KV_HEADS, tokens, HEAD]
+    op = fused.PrefillAttention(
+        Input("q", bf16[batch, tokens, HIDDEN]), Input("key_cache", cache), Input("value_cache", cache),
+        Input("start", i32[batch,]), Input("lengths", i32[batch,]), heads=HEADS, kv_heads=KV_HEADS, scale=HEAD**-0.5,
+    )   # fmt: skip
+    moved, seen = batch * tokens * 4 * (KV_HEADS * HEAD + HIDDEN), batch * tokens * (tokens + 1) // 2
+    return Timed(f"prefill {batch} x {tokens}", op, moved, 4 * HIDDEN * seen, {"lengths": tokens})
 
 
 def small(batch: int) -> Iterator[Timed]:
@@ -90,7 +105,7 @@ def small(batch: int) -> Iterator[Timed]:
         Input("qkv", bf16[batch, 1, QKV]), Input("key_cache", cache), Input("value_cache", cache),
         Input("start", i32[batch,]), Input("cos", tables), Input("sin", tables), heads=HEADS, kv_heads=KV_HEADS,
     )   # fmt: skip
-    yield Timed(f"rope_and_append {batch}", rope, 2 * batch * 2 * QKV, 1000)
+    yield Timed(f"rope_and_append {batch}", rope, 2 * batch * 2 * QKV, integers={"start": 1000})
     yield Timed(f"argmax {batch}", fused.ArgMax(Input("x", f32[batch, VOCABULARY])), 4 * batch * VOCABULARY)
 
 
