@@ -18,6 +18,7 @@ from kernel_cases import DTYPES, MAKES, seeded, serving, share_of_tolerance
 
 from trtc.backend import kernels as package
 from trtc.backend.kernels import KERNELS
+from trtc.backend.kernels.ops import PrefillAttention
 from trtc.ir.types import DType, bf16
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler, g++")
@@ -53,6 +54,21 @@ def test_a_missing_barrier_is_found(tmp_path: Path) -> None:
     (kernel,) = serving(case, 90)
     with pytest.raises(AssertionError, match="order of threads"):
         emulator.run(replace(kernel, source=tmp_path / "norm.cu"), case, tmp_path)
+
+
+@pytest.mark.parametrize("left_out", ["wait_for_copies();", "__syncthreads();"])
+def test_a_tile_that_is_read_too_early_is_found(left_out: str, tmp_path: Path) -> None:
+    for header in OURS.glob("*.cuh"):
+        (tmp_path / header.name).write_text(header.read_text())
+    (tmp_path / "prefill_attention.cu").write_text((OURS / "prefill_attention.cu").read_text().replace(left_out, ""))
+    made = (seeded("prefill_attention", bf16, seed) for seed in range(20))
+    case = next(c for c in made if c.sizes["S"] > 16 and isinstance(c.op, PrefillAttention) and not c.op.window)
+    kernel = replace(serving(case, 90)[0], source=tmp_path / "prefill_attention.cu")
+    try:
+        got = emulator.run(kernel, case, tmp_path)
+    except AssertionError:
+        return   # the order of threads matters
+    assert share_of_tolerance(case, got, case.evaluate(precise=True)) > 1
 
 
 @pytest.mark.parametrize(("name", "dtype", "seed"), CASES, ids=lambda x: str(x))
