@@ -126,9 +126,9 @@ def prefill_attention(op: PrefillAttention) -> Launch:
     (batch, tokens, _), size, group = op.q.shape, fixed(op.key_cache.shape[3]), op.heads // op.kv_heads
     warps, tiles = 4, 2 if size <= 128 else 1   # whose sums fit into registers
     rows = warps * tiles * 16
-    defines = _attention_defines(op) | {"GROUP": group, "WARPS": warps, "TILES": tiles, "BLOCKS": 2, "KEYS": 64, "STAGES": 1, "MIRROR": 0, "VOTE": 0}
+    defines = _attention_defines(op) | {"GROUP": group, "WARPS": warps, "TILES": tiles, "BLOCKS": 2}
     grid = (op.kv_heads, text(batch), ceildiv(product(tokens, group), rows))
-    arguments = (*_given(op), result(), count(tokens), *_scalars(op))
+    arguments = (*_given(op), result(), count(tokens), *_scalars(op), count(f"2*{MULTIPROCESSORS}"))
     shared = 2 * (rows + 2 * PAGE) * (size + 8)
     return Launch("prefill_attention", defines, grid, (32 * warps, 1, 1), arguments, shared)
 

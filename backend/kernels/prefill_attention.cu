@@ -10,6 +10,7 @@
 #include "tiles.cuh"
 
 constexpr int ROWS = WARPS * 16 * TILES;
+constexpr int KEYS = 64;          // of a tile; a page's
 constexpr int EACH = HEAD / 8;    // 16 bytes of a row
 constexpr int STRIDE = HEAD + 8;  // elements between rows in shared memory: those of 8 rows lie in different banks
 constexpr float LOG2E = 1.44269504f;
@@ -19,25 +20,38 @@ struct Part {
     float score[TILES][KEYS / 8][4], sum[TILES][HEAD / 8][4], most[TILES][2], total[TILES][2];
 };
 
+// Where the tokens of a lane's rows stand, and the slopes of their heads.
+struct Rows {
+    int position[TILES][2];
+    float slope[TILES][2];
+};
+
 __device__ __forceinline__ float power_of_2(float x) {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
 
-// KEYS rows of a cache from `from` on, as T, the first `count` of them; zeros beyond.
-__device__ __forceinline__ void copy_rows(T* to, const C* from, int count) {
+// KEYS rows of a cache from `from` on, as T: all of them, or the first `count` and zeros beyond.
+template <bool ALL> __device__ __forceinline__ void copy(T* to, const C* from, int count) {
+    constexpr int STEP = WARPS * 32, JUMP = STEP % EACH ? 0 : STEP / EACH;   // rows between a thread's copies
 #pragma unroll
-    for (int i = 0; i < (KEYS * EACH + WARPS * 32 - 1) / (WARPS * 32); ++i) {
-        const int e = i * WARPS * 32 + threadIdx.x, row = e / EACH, c = e % EACH * 8;
-        if (KEYS * EACH % (WARPS * 32) && row >= KEYS) break;
-        const C* source = from + min(row, count - 1) * HEAD + c;
+    for (int i = 0; i < (KEYS * EACH + STEP - 1) / STEP; ++i) {
+        const int e = i * STEP + threadIdx.x;
+        const int row = JUMP ? i * JUMP + threadIdx.x / EACH : e / EACH, c = (JUMP ? threadIdx.x : e) % EACH * 8;
+        if (KEYS * EACH % STEP && row >= KEYS) break;
+        const C* source = ALL ? from + e * 8 : from + min(row, count - 1) * HEAD + c;
+        const bool valid = ALL || row < count;
 #if QUANTIZED
-        *reinterpret_cast<uint4*>(to + row * STRIDE + c) = row < count ? as_t(eight(source)) : make_uint4(0, 0, 0, 0);
+        *reinterpret_cast<uint4*>(to + row * STRIDE + c) = valid ? as_t(eight(source)) : make_uint4(0, 0, 0, 0);
 #else
-        copy_async(shared_address(to + row * STRIDE + c), source, row < count);
+        copy_async(shared_address(to + row * STRIDE + c), source, valid);
 #endif
     }
+}
+__device__ __forceinline__ void copy_rows(T* to, const C* from, int count) {
+    if (count >= KEYS) copy<true>(to, from, count);
+    else copy<false>(to, from, count);
 }
 
 // score = rows of queries @ rows of keys, transposed. Addresses are this lane's in the first matrices.
@@ -89,6 +103,25 @@ __device__ __forceinline__ void multiply_values(Part& part, u32 values) {
     }
 }
 
+// Cap, slopes, and no score where a key is not seen. `at`: the tile's first key.
+__device__ __forceinline__ void finish_scores(Part& part, const Rows& rows, int at, float scale, float softcap) {
+    const int key = at + threadIdx.x % 4 * 2;
+#pragma unroll
+    for (int m = 0; m < TILES; ++m) {
+#pragma unroll
+        for (int j = 0; j < KEYS / 8; ++j) {
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                float& s = part.score[m][j][i];
+                const int away = key + 8 * j + i % 2 - rows.position[m][i / 2];
+                if (SOFTCAP) s = softcap * tanhf(s * scale / softcap);
+                if (SLOPES) s = (SOFTCAP ? s : s * scale) + rows.slope[m][i / 2] * away;
+                if (away > 0 || (WINDOW && away <= -WINDOW)) s = -INFINITY;
+            }
+        }
+    }
+}
+
 // score = exp(scale * score - the greatest of its row so far), and what came before less by as much.
 __device__ __forceinline__ void take_exponentials(Part& part, float scale) {
 #pragma unroll
@@ -115,13 +148,20 @@ __device__ __forceinline__ void take_exponentials(Part& part, float scale) {
             }
             part.total[m][h] = part.total[m][h] * less[h] + total;
         }
-        if (VOTE && !__any_sync(~0u, less[0] != 1 || less[1] != 1)) continue;
+        if (!__any_sync(~0u, less[0] != 1 || less[1] != 1)) continue;
 #pragma unroll
         for (int j = 0; j < HEAD / 8; ++j) {
 #pragma unroll
             for (int i = 0; i < 4; ++i) part.sum[m][j][i] *= less[i / 2];
         }
     }
+}
+
+// The tiles that see the most keys begin. Where all blocks run at once, those of the second half share a multiprocessor
+// with those of the first, the shortest with the longest.
+__device__ __forceinline__ int tile_of_block(int at_once) {
+    const int last = gridDim.z - 1, half = gridDim.z / 2, tile = last - blockIdx.z;
+    return tile < half && gridDim.x * gridDim.y * gridDim.z <= at_once ? half - 1 - tile : tile;
 }
 
 extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) prefill_attention(
@@ -135,25 +175,23 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) prefill_attenti
 #if QUANTIZED
     const float* key_scale, const float* value_scale,
 #endif
-    T* y, int tokens, int capacity, float scale, float softcap) {
+    T* y, int tokens, int capacity, float scale, float softcap, int at_once) {
     let_next_start();
     extern __shared__ char memory[];
     T* const queries = reinterpret_cast<T*>(memory);
-    T* const key_tile = queries + ROWS * STRIDE;   // STAGES of both
-    T* const value_tile = key_tile + STAGES * KEYS * STRIDE;
+    T* const key_tile = queries + ROWS * STRIDE;
+    T* const value_tile = key_tile + KEYS * STRIDE;
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     const int head = blockIdx.x, batch = blockIdx.y;
-    int tile = gridDim.z - 1 - blockIdx.z;
-    if (MIRROR && tile < (int)gridDim.z / 2) tile = gridDim.z / 2 - 1 - tile;
-    const int first = tile * ROWS;   // those that see the most keys begin
+    const int first = tile_of_block(at_once) * ROWS;
     const auto place_of = [&](int row) {
         return (((u64)batch * tokens + row / GROUP) * HEADS + head * GROUP + row % GROUP) * HEAD;
     };
     wait_for_previous();
 
-    const int past = start[batch], real = lengths[batch] * GROUP, rows = min(ROWS, tokens * GROUP - first);
+    const int past = start[batch], real = lengths[batch] * GROUP, made = min(ROWS, tokens * GROUP - first);
     if (first >= real) {
-        for (int i = threadIdx.x; i < rows * EACH; i += WARPS * 32) {
+        for (int i = threadIdx.x; i < made * EACH; i += WARPS * 32) {
             *reinterpret_cast<uint4*>(y + place_of(first + i / EACH) + i % EACH * 8) = make_uint4(0, 0, 0, 0);
         }
         return;
@@ -182,16 +220,15 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) prefill_attenti
     copy_rows(key_tile, keys + cache.row(begin) * HEAD, end - begin);
 
     Part part;
-    int position[TILES][2];
-    float slope[TILES][2] = {};
+    Rows rows;
 #pragma unroll
     for (int m = 0; m < TILES; ++m) {
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
             const int row = first + (warp * TILES + m) * 16 + h * 8 + g;
-            position[m][h] = past + row / GROUP;
+            rows.position[m][h] = past + row / GROUP;
 #if SLOPES
-            slope[m][h] = slopes[head * GROUP + row % GROUP];
+            rows.slope[m][h] = slopes[head * GROUP + row % GROUP];
 #endif
             part.most[m][h] = -INFINITY, part.total[m][h] = 0;
         }
@@ -207,54 +244,22 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) prefill_attenti
     const u32 key_at = shared_address(key_tile + (matrix / 2 * 8 + r) * STRIDE + matrix % 2 * 8);
     const u32 value_at = shared_address(value_tile + (matrix % 2 * 8 + r) * STRIDE + matrix / 2 * 8);
     u64 source = cache.row(begin);
-#if STAGES == 2
-    copy_rows(value_tile, values + source * HEAD, end - begin);
-#endif
-    int stage = 0;
 #pragma unroll 1
     for (int at = begin; at < end; at += KEYS) {
+        const int left = end - at;
         wait_for_copies();
-        __syncthreads();
-#if STAGES == 2
-        if (at + KEYS < end) {
-            source = cache.row(at + KEYS);
-            copy_rows(key_tile + (1 - stage) * KEYS * STRIDE, keys + source * HEAD, end - at - KEYS);
-            copy_rows(value_tile + (1 - stage) * KEYS * STRIDE, values + source * HEAD, end - at - KEYS);
-        }
-        multiply_keys(part, query_at, key_at + stage * KEYS * STRIDE * 2);
-#else
-        copy_rows(value_tile, values + source * HEAD, end - at);
-        if (at + KEYS < end) source = cache.row(at + KEYS);
+        __syncthreads();   // keys are there, values of the tile before are used
+        copy_rows(value_tile, values + source * HEAD, left);
+        if (left > KEYS) source = cache.row(at + KEYS);
         multiply_keys(part, query_at, key_at);
         wait_for_copies();
-        __syncthreads();
-        if (at + KEYS < end) copy_rows(key_tile, keys + source * HEAD, end - at - KEYS);
-#endif
+        __syncthreads();   // values are there, keys are used
+        if (left > KEYS) copy_rows(key_tile, keys + source * HEAD, left - KEYS);
 
         const bool all = at + KEYS - 1 <= near && !(WINDOW && at <= far - WINDOW);   // are seen by every row
-        if (SOFTCAP || SLOPES || !all) {
-#pragma unroll
-            for (int m = 0; m < TILES; ++m) {
-#pragma unroll
-                for (int j = 0; j < KEYS / 8; ++j) {
-#pragma unroll
-                    for (int i = 0; i < 4; ++i) {
-                        float& s = part.score[m][j][i];
-                        const int away = at + 8 * j + 2 * t + i % 2 - position[m][i / 2];
-#if SOFTCAP
-                        s = softcap * tanhf(s * scale / softcap);
-#elif SLOPES
-                        s *= scale;
-#endif
-                        s += slope[m][i / 2] * away;
-                        if (away > 0 || (WINDOW && away <= -WINDOW)) s = -INFINITY;
-                    }
-                }
-            }
-        }
+        if (SOFTCAP || SLOPES || !all) finish_scores(part, rows, at, scale, softcap);
         take_exponentials(part, SOFTCAP || SLOPES ? LOG2E : scale * LOG2E);
-        multiply_values(part, value_at + stage * KEYS * STRIDE * 2);
-        if (STAGES == 2) stage = 1 - stage;
+        multiply_values(part, value_at);
     }
 
     // through shared memory, where this warp's queries were, for whole rows
@@ -274,6 +279,6 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) prefill_attenti
     __syncwarp();
     for (int i = lane; i < TILES * 16 * EACH; i += 32) {
         const int row = warp * TILES * 16 + i / EACH, c = i % EACH * 8;
-        if (row < rows) *reinterpret_cast<uint4*>(y + place_of(first + row) + c) = *reinterpret_cast<uint4*>(queries + row * STRIDE + c);
+        if (row < made) *reinterpret_cast<uint4*>(y + place_of(first + row) + c) = *reinterpret_cast<uint4*>(queries + row * STRIDE + c);
     }
 }

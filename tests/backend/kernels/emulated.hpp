@@ -119,8 +119,13 @@ template <class V> static V __shfl_up_sync(unsigned, V x, int step) {
     return lane_value(x, lane >= step ? lane - step : lane);
 }
 static unsigned __ballot_sync(unsigned, bool yes) {
+    static bool all[32][32];
+    bool* warp = all[threadIdx.x / 32];
+    warp[threadIdx.x % 32] = yes;
+    together();
     unsigned votes = 0;
-    for (int i = 0; i < 32; ++i) votes |= (unsigned)lane_value(yes, i) << i;
+    for (int i = 0; i < 32; ++i) votes |= (unsigned)warp[i] << i;
+    together();
     return votes;
 }
 static bool __any_sync(unsigned mask, bool yes) { return __ballot_sync(mask, yes) != 0; }
