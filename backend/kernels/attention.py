@@ -130,7 +130,7 @@ def prefill_attention(op: PrefillAttention) -> Launch:
     grid = (op.kv_heads, text(batch), ceildiv(product(tokens, group), rows))
     arguments = (*_given(op), result(), count(tokens), *_scalars(op), count(f"2*{MULTIPROCESSORS}"))
     shared = 2 * (rows + 2 * PAGE) * (size + 8)
-    return Launch("prefill_attention", defines, grid, (32 * warps, 1, 1), arguments, shared)
+    return Launch("prefill_attention", defines, grid, (32 * warps, 1, 1), arguments, shared, overlaps=False)
 
 
 def _parts(pairs: Expression, capacity: Size | str) -> Expression:

@@ -4,7 +4,8 @@
 // those before are used. A warp takes 16 * TILES rows.
 //
 // T: elements of q and y. C: of the caches, T, i8 or f8e4m3. HEAD: elements of a head. GROUP: query heads a key head.
-// BLOCKS: that a multiprocessor must hold.
+// BLOCKS: that a multiprocessor must hold. Launches do not overlap: blocks of the next one would take the room of the first
+// that end, and leave its own long ones side by side.
 #include "cache.cuh"
 #include "eight.cuh"
 #include "tiles.cuh"
@@ -176,7 +177,6 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) prefill_attenti
     const float* key_scale, const float* value_scale,
 #endif
     T* y, int tokens, int capacity, float scale, float softcap, int at_once) {
-    let_next_start();
     extern __shared__ char memory[];
     T* const queries = reinterpret_cast<T*>(memory);
     T* const key_tile = queries + ROWS * STRIDE;
@@ -187,7 +187,6 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) prefill_attenti
     const auto place_of = [&](int row) {
         return (((u64)batch * tokens + row / GROUP) * HEADS + head * GROUP + row % GROUP) * HEAD;
     };
-    wait_for_previous();
 
     const int past = start[batch], real = lengths[batch] * GROUP, made = min(ROWS, tokens * GROUP - first);
     if (first >= real) {

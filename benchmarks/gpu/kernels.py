@@ -2,7 +2,7 @@
 
     python benchmarks/gpu/kernels.py check [NAME ...] [--seeds N] [--plugins]
     python benchmarks/gpu/kernels.py time [NAME ...]
-    compute-sanitizer --tool memcheck python benchmarks/gpu/kernels.py check --seeds 1
+    compute-sanitizer --report-api-errors no python benchmarks/gpu/kernels.py check --seeds 1
 
 Needs torch, cuda-bindings and NVRTC. ``check`` compares each kernel with its op's meaning in f64, on poisoned outputs,
 and runs it twice: both results must be the same bits; with ``--plugins`` those that plugins can be, from the PTX that

@@ -97,6 +97,18 @@ def test_a_paged_cache_means_what_a_linear_one_means(name: str) -> None:
             np.testing.assert_array_equal(shown.reshape(b.shape), b)
 
 
+def test_a_prompt_in_chunks_means_what_it_means_whole() -> None:
+    cases = (seeded("prefill_attention", f32, seed) for seed in range(40))
+    case = next(c for c in cases if c.sizes["S"] > 16 and c.tensors["lengths"].max() > 9)
+    tensors, first = case.tensors, np.minimum(case.tensors["lengths"], 7)
+    want = case.evaluate()[0]
+    begin = replace(case, tensors={**tensors, "lengths": first})
+    later = {"q": tensors["q"][:, 7:], "start": tensors["start"] + first, "lengths": tensors["lengths"] - first}
+    end = replace(case, sizes={**case.sizes, "S": case.sizes["S"] - 7}, tensors={**tensors, **later})
+    np.testing.assert_allclose(begin.evaluate()[0][:, :7], want[:, :7], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(end.evaluate()[0], want[:, 7:], rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("stored", [i8, f8e4m3], ids=str)
 def test_a_cache_of_8_bits_holds_the_nearest_numbers(stored: DType) -> None:
     size, batch = 32, 2
