@@ -33,7 +33,8 @@ __device__ __forceinline__ float power_of_2(float x) {
     return y;
 }
 
-// KEYS rows of a cache from `from` on, as T: all of them, or the first `count` and zeros beyond.
+// KEYS rows of a cache from `from` on, as T: all of them, or the first `count` and the last of these again, which nothing
+// sees.
 template <bool ALL> __device__ __forceinline__ void copy(T* to, const C* from, int count) {
     constexpr int STEP = WARPS * 32, JUMP = STEP % EACH ? 0 : STEP / EACH;   // rows between a thread's copies
 #pragma unroll
@@ -42,11 +43,10 @@ template <bool ALL> __device__ __forceinline__ void copy(T* to, const C* from, i
         const int row = JUMP ? i * JUMP + threadIdx.x / EACH : e / EACH, c = (JUMP ? threadIdx.x : e) % EACH * 8;
         if (KEYS * EACH % STEP && row >= KEYS) break;
         const C* source = ALL ? from + e * 8 : from + min(row, count - 1) * HEAD + c;
-        const bool valid = ALL || row < count;
 #if QUANTIZED
-        *reinterpret_cast<uint4*>(to + row * STRIDE + c) = valid ? as_t(eight(source)) : make_uint4(0, 0, 0, 0);
+        *reinterpret_cast<uint4*>(to + row * STRIDE + c) = as_t(eight(source));
 #else
-        copy_async(shared_address(to + row * STRIDE + c), source, valid);
+        copy_async(shared_address(to + row * STRIDE + c), source);
 #endif
     }
 }
@@ -213,8 +213,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) prefill_attenti
 
     for (int i = threadIdx.x; i < ROWS * EACH; i += WARPS * 32) {
         const int row = i / EACH, c = i % EACH * 8;
-        const bool valid = first + row < real;
-        copy_async(shared_address(queries + row * STRIDE + c), q + place_of(valid ? first + row : first) + c, valid);
+        copy_async(shared_address(queries + row * STRIDE + c), q + place_of(min(first + row, real - 1)) + c);
     }
     copy_rows(key_tile, keys + cache.row(begin) * HEAD, end - begin);
 

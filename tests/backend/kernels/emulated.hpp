@@ -62,7 +62,6 @@ static void __syncwarp() { together(); }
 struct Copy {
     char* to;
     const void* from;
-    int bytes;
 };
 static std::vector<Copy> copies[1024];
 
@@ -201,14 +200,11 @@ static void ex2_approx_ftz_f32(float& y, float x) { y = exp2f(x); }
 static char shared_origin;
 static unsigned __cvta_generic_to_shared(const void* p) { return (unsigned)(static_cast<const char*>(p) - &shared_origin); }
 static char* shared_pointer(unsigned address) { return &shared_origin + (int)address; }
-static void cp_async_cg_shared_global(unsigned to, const void* from, int bytes) {
-    copies[threadIdx.x].push_back({shared_pointer(to), from, bytes});
+static void cp_async_cg_shared_global(unsigned to, const void* from) {
+    copies[threadIdx.x].push_back({shared_pointer(to), from});
 }
 static void cp_async_wait_all_() {
-    for (const Copy& each : copies[threadIdx.x]) {
-        std::memset(each.to, 0, 16);
-        std::memcpy(each.to, each.from, each.bytes);
-    }
+    for (const Copy& each : copies[threadIdx.x]) std::memcpy(each.to, each.from, 16);
     copies[threadIdx.x].clear();
 }
 
