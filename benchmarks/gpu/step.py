@@ -1,0 +1,159 @@
+"""A decode step of LLaMA 3.1 8B as its kernels, in one CUDA graph: milliseconds, and the share of the floor.
+
+    python benchmarks/gpu/step.py [--batch 1 8] [--weights bf16 i8 i4] [--context 1024] [--without KIND ...]
+
+Needs torch, cuda-bindings and NVRTC. Weights are random and each layer has its own, as caches do. ``--without`` leaves
+out launches of a kind (attention, rope, norm, qkv, o, gate_up, down, lm_head), to see what they cost in their place.
+The floor is the bytes that a step must move over what a large copy moves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+
+import device  # noqa: E402
+from shapes import HEAD, HEADS, HIDDEN, INNER, KV_HEADS, QKV, VOCABULARY  # noqa: E402
+
+from trtc.backend.kernels import find  # noqa: E402
+from trtc.backend.kernels import ops as fused  # noqa: E402
+from trtc.ir import ops  # noqa: E402
+from trtc.ir.op import Op  # noqa: E402
+from trtc.ir.ops import Input  # noqa: E402
+from trtc.ir.types import DType, TensorType, bf16, f32, i4, i8, i32  # noqa: E402
+
+STORED = {"bf16": bf16, "i8": i8, "i4": i4}
+LAYERS = 32
+
+
+def tensor(of: TensorType, value: int | None = None) -> torch.Tensor:
+    """Memory of a type: small random floats, random bits of integers, or one value of i32."""
+    count, dtype = of.numel(), of.dtype
+    if dtype == i32:
+        return torch.full((count,), value or 0, dtype=torch.int32, device="cuda")
+    if dtype in (i8, i4):
+        return torch.randint(0, 255, (of.nbytes(),), dtype=torch.uint8, device="cuda")
+    kind: Any = {bf16: torch.bfloat16, f32: torch.float32}[dtype]
+    return torch.randn(count, dtype=kind, device="cuda").mul_(0.02)
+
+
+@dataclass
+class Step:
+    """The launches of a decode step, each bound to its memory."""
+
+    batch: int
+    weights: DType
+    context: int
+    capacity: int
+    without: list[str]
+    launches: list[Any] = field(default_factory=list[Any])
+    moved: int = 0
+    loaded: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def add(self, kind: str, op: Op, *operands: torch.Tensor, results: dict[int, torch.Tensor] | None = None) -> Any:
+        """Launch an op on memory; its results' memory, made where none is given."""
+        if kind not in self.loaded:
+            kernel = find(op, device.architecture())
+            assert not isinstance(kernel, str), kernel
+            self.loaded[kind] = device.prepare(kernel, op, {})
+        loaded, given = self.loaded[kind], dict(zip(op.operands, operands, strict=True))
+        own = results or {}
+        made = [
+            own[i] if i in own else given[loaded.launch.in_place[i]] if i in loaded.launch.in_place else tensor(of)
+            for i, of in enumerate(op.types)
+        ]
+        if kind not in self.without:
+            self.launches.append(lambda: loaded(given, made, overlap=True))
+        return made
+
+    def linear(
+        self, kind: str, x: torch.Tensor, rows: int, columns: int, residual: torch.Tensor | None = None,
+        activation: str = "", stored: DType | None = None,
+    ) -> torch.Tensor:   # fmt: skip
+        """A product with weights of its own."""
+        stored = stored or self.weights
+        groups = {i8: (rows,), i4: (rows, columns // fused.GROUP)}.get(stored)
+        made = rows // 2 if activation else rows
+        op = fused.FusedLinear(
+            Input("x", bf16[self.batch, 1, columns]), Input("weight", stored[rows, columns]),
+            Input("scales", bf16[groups]) if groups else None, None,
+            Input("residual", bf16[self.batch, 1, made]) if residual is not None else None, activation=activation,
+        )   # fmt: skip
+        constants = [tensor(stored[rows, columns]), *([tensor(bf16[groups])] if groups else [])]
+        self.moved += sum(c.nbytes for c in constants)
+        return self.add(kind, op, x, *constants, *([residual] if residual is not None else []))[0]
+
+    def layer(self, x: torch.Tensor, start: torch.Tensor, lengths: torch.Tensor, tables: list[torch.Tensor]) -> Any:
+        of, cache = bf16[self.batch, 1, HIDDEN], bf16[self.batch, KV_HEADS, self.capacity, HEAD]
+        norm = ops.RMSNorm(Input("x", of), Input("weight", bf16[HIDDEN]))
+        table = f32[self.capacity, HEAD // 2]
+        rope = fused.RopeAndAppend(
+            Input("qkv", bf16[self.batch, 1, QKV]), Input("key_cache", cache), Input("value_cache", cache),
+            Input("start", i32[self.batch,]), Input("cos", table), Input("sin", table), heads=HEADS, kv_heads=KV_HEADS,
+        )   # fmt: skip
+        attention = fused.DecodeAttention(
+            Input("q", of), Input("key_cache", cache), Input("value_cache", cache), Input("lengths", i32[self.batch,]),
+            heads=HEADS, kv_heads=KV_HEADS, scale=HEAD**-0.5,
+        )   # fmt: skip
+        keys, values = tensor(cache), tensor(cache)
+        self.moved += 4 * self.batch * KV_HEADS * HEAD * self.context
+        normed = self.add("norm", norm, x, tensor(bf16[HIDDEN]))[0]
+        q = self.add("rope", rope, self.linear("qkv", normed, QKV, HIDDEN), keys, values, start, *tables)[0]
+        y = self.linear("o", self.add("attention", attention, q, keys, values, lengths)[0], HIDDEN, HIDDEN, x)
+        normed = self.add("norm", norm, y, tensor(bf16[HIDDEN]))[0]
+        inner = self.linear("gate_up", normed, 2 * INNER, HIDDEN, None, "silu")
+        return self.linear("down", inner, HIDDEN, INNER, y)
+
+    def build(self) -> None:
+        x = tensor(bf16[self.batch, 1, HIDDEN])
+        start = tensor(i32[self.batch,], self.context - 1)
+        lengths = tensor(i32[self.batch,], self.context)
+        tables = [tensor(f32[self.capacity, HEAD // 2]) for _ in range(2)]
+        for _ in range(LAYERS):
+            x = self.layer(x, start, lengths, tables)
+        of = bf16[self.batch, 1, HIDDEN]
+        norm = ops.RMSNorm(Input("x", of), Input("weight", bf16[HIDDEN]))
+        normed = self.add("norm", norm, x, tensor(bf16[HIDDEN]))[0]
+        logits = self.linear("lm_head", normed, VOCABULARY, HIDDEN, stored=bf16)
+        self.add("argmax", fused.ArgMax(Input("x", bf16[self.batch, VOCABULARY])), logits)
+
+    def seconds(self) -> float:
+        def work(_: int) -> None:
+            for launch in self.launches:
+                launch()
+
+        return device.graph_time(work, 1, repeats=15)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--weights", nargs="+", default=list(STORED), choices=list(STORED))
+    parser.add_argument("--context", type=int, default=1024)
+    parser.add_argument("--capacity", type=int, default=1152)
+    parser.add_argument("--without", nargs="*", default=[])
+    given = parser.parse_args()
+    bandwidth = device.copy_bandwidth()
+    print(f"{torch.cuda.get_device_name()}: a copy moves {bandwidth / 1e12:.2f} TB/s", flush=True)
+    for batch in given.batch:
+        for weights in given.weights:
+            step = Step(batch, STORED[weights], given.context, given.capacity, given.without)
+            step.build()
+            took, floor = step.seconds(), step.moved / bandwidth
+            left = f" without {', '.join(given.without)}" if given.without else ""
+            facts = f"{took * 1e3:.3f} ms, floor {floor * 1e3:.3f} ms, {floor / took:.1%}"
+            print(f"batch {batch:2} {weights:5}{left}: {facts}", flush=True)
+            del step
+            torch.cuda.empty_cache()
+
+
+if __name__ == "__main__":
+    main()
