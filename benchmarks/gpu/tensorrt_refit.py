@@ -52,11 +52,10 @@ def main() -> None:
 def changed(model: Path, out: Path) -> Path:
     """A checkpoint of the same shape, each weight off by up to a tenth."""
     shutil.copytree(model, out, dirs_exist_ok=True)
-    random = np.random.default_rng(0)
+    random: Any = np.random.default_rng(0)
     tensors: dict[str, Any] = files.load_file(out / "model.safetensors")
     for name, array in tensors.items():
-        scaled: Any = array * random.uniform(0.9, 1.1, array.shape)
-        tensors[name] = scaled.astype(array.dtype)
+        tensors[name] = (array * random.uniform(0.9, 1.1, array.shape)).astype(array.dtype)
     files.save_file(tensors, out / "model.safetensors", {"format": "pt"})
     return out
 
