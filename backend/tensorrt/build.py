@@ -14,7 +14,7 @@ from trtc.backend.tensorrt.diagnose import BuildError, Diagnostics
 from trtc.backend.tensorrt.emit import Emitter
 from trtc.backend.tensorrt.options import Options, check
 from trtc.backend.tensorrt.profiles import add_profiles, plan_profiles
-from trtc.backend.tensorrt.serialize import serialize
+from trtc.backend.tensorrt.serialize import interrupts, serialize, stop
 from trtc.backend.tensorrt.timing_cache import check_place, save_timing_cache
 from trtc.backend.tensorrt.weightless import said_of, without_weights, write_weights
 from trtc.backend.tensorrt.weights import let_go, store, stored_bytes, weights
@@ -85,14 +85,21 @@ def build_plan(
     """Write one plan. Args: as of `build`; the graph has its weights, or inputs in their place."""
     if options.output_timing_cache:
         check_place(Path(options.output_timing_cache))
-    builder, emit = begin(trt, graph, architecture)
-    emit_network(emit, tensors, threads=threads, progress=progress, release=release)
-    config = builder.create_builder_config()
-    add_profiles(builder, config, graph, plan_profiles(graph, options))
-    emit.types.configure(config, graph)
-    emit.diagnostics.check()
-    configure(builder, config, emit, options)
-    serialize(emit, builder, config, file, progress)
+
+    def told(phase: str, done: int, total: int) -> None:
+        stop(raised)
+        progress(phase, done, total)
+
+    with interrupts() as raised:
+        builder, emit = begin(trt, graph, architecture)
+        emit_network(emit, tensors, threads=threads, progress=told, release=release)
+        config = builder.create_builder_config()
+        add_profiles(builder, config, graph, plan_profiles(graph, options))
+        emit.types.configure(config, graph)
+        emit.diagnostics.check()
+        configure(builder, config, emit, options)
+        stop(raised)
+        serialize(emit, builder, config, file, progress, raised)
     let_go(graph, release)
     if options.output_timing_cache:
         save_timing_cache(config, Path(options.output_timing_cache))

@@ -33,6 +33,16 @@ EXPLAINED: Sequence[tuple[re.Pattern[str], str, str]] = (
         re.compile(r"graph_jit|not found in the accelerator list|CHECK\(status == CUDA_SUCCESS\)"),
         "{} builds plans to refit on a machine with a GPU only", "help: --weightless does the same, on any machine",
     ),
+    (
+        re.compile(r"Could not find any implementation|no tactics to implement", re.IGNORECASE),
+        "{} finds no kernels for a part of the network",
+        "help: give it more --workspace, or another --optimization-level",
+    ),
+    (
+        re.compile(r"Unable to load library: libnvinfer_lean"),
+        "{} needs the library of its lean runtime to build version-compatible plans",
+        "help: install tensorrt_lean of the same version, and have the loader find its library by that name",
+    ),
 )   # fmt: skip
 """What lines of TensorRT's come of, where they do not say it themselves: by what they hold, our words and the fix."""
 

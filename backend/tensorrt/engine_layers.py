@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 from trtc.backend.tensorrt.origins import origins
+from trtc.backend.tensorrt.weights import constants
 from trtc.errors import TrtcError
 from trtc.ir.graph import Graph
 from trtc.ir.op import Op
@@ -91,6 +92,8 @@ class Origins:
     def __init__(self, graph: Graph) -> None:
         self.ops = {origin: op for op, origin in origins(graph).items()}
         self.order = {op: number for number, op in enumerate(self.ops.values())}
+        readers = ((item.name, graph.users[item.value]) for item in constants(graph))
+        self.readers = {name: users[0] for name, users in readers if users}   # of each constant that the plan stores
 
     def joined(self, text: str) -> tuple[Op, ...]:
         """The ops that some metadata lists."""
@@ -98,7 +101,7 @@ class Origins:
 
     def named(self, name: str) -> tuple[Op, ...]:
         """The ops that an engine layer's name lists, such as ``a + b``, ``PWN(a, b)`` or ``{ForeignNode[a...b]}``."""
-        if match := _RANGE.search(name):
+        if match := _RANGE.fullmatch(name):
             ends = [self.op_of(part.strip()) for part in match.groups()]
             if ends[0] and ends[1]:
                 first, last = sorted(self.order[op] for op in ends if op)
@@ -106,9 +109,9 @@ class Origins:
         return self._sorted(self.op_of(part.strip()) for part in _BETWEEN.split(name))
 
     def op_of(self, layer: str) -> Op | None:
-        """The op that a layer of the network was made for, by the layer's name."""
+        """The op that a layer of the network was made for, by the layer's name; of a constant's layer, its reader."""
         base = re.sub(r"(?<=/)([\w.]*?)(\.\w+)?(#\d+)?$", r"\1", layer)
-        return self.ops.get(layer) or self.ops.get(base)
+        return self.ops.get(layer) or self.ops.get(base) or self.readers.get(layer)
 
     def _sorted(self, ops: Iterable[Op | None]) -> tuple[Op, ...]:
         return tuple(sorted({op for op in ops if op}, key=self.order.__getitem__))

@@ -121,7 +121,8 @@ class Known:
         if first is None:
             return (f"{PRODUCTS[api.product]} has no {self.what}", *([f"help: {self.instead}"] if self.instead else []))
         if api.version < first:
-            return (f"{api} has no {self.what}: {PRODUCTS[api.product]} {dotted(first)} is the first that has",)
+            which = f"{api} has no {self.what}: {PRODUCTS[api.product]} {dotted(first)} is the first that has"
+            return (which, *([f"help: {self.instead}"] if self.instead else []))
         return ()
 
 
@@ -136,7 +137,7 @@ def _both(version: Version = (8, 6)) -> Mapping[str, Version]:
 
 JIT = "it chooses kernels where the engine runs, and keeps them beside the engine"
 KNOWN: Mapping[str, Known] = {
-    "refit": Known("refittable plans", _both()),
+    "refit": Known("refittable plans", _both((10, 0)), "--weightless exchanges weights, too"),   # 8.6 dies building one
     "strip_plan": Known("stripped plans", _both((10, 2)), "--weightless keeps the weights beside the plan"),
     "weight_streaming": Known("weight streaming", _both((10, 0))),
     "version_compatible": Known("version-compatible plans", {TENSORRT: (8, 6)}, "build with the version that will run"),

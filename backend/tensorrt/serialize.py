@@ -16,22 +16,23 @@ from trtc.backend.tensorrt.emit import Emitter
 WHOLE = 1000   # a build in all, as progress is told
 
 
-def serialize(emit: Emitter, builder: Any, config: Any, file: HashingFile, progress: Progress) -> None:
+def serialize(
+    emit: Emitter, builder: Any, config: Any, file: HashingFile, progress: Progress, raised: list[BaseException]
+) -> None:
     """Build the emitter's network and write the plan.
 
+    Args:
+        raised: what `interrupts` keeps, and callbacks raise: the build ends, then the first is raised.
     Errors:
         BuildError: TensorRT refuses the network, or has no memory left.
     """
-    raised: list[BaseException] = []   # by callbacks: the build ends, then the first is raised
     if hasattr(config, "progress_monitor"):   # from 10.0
         config.progress_monitor = _monitor(emit.trt, progress, raised)
     try:
-        with _interrupts(raised):
-            built = _built(emit, builder, config, file, raised)
+        built = _built(emit, builder, config, file, raised)
+        stop(raised)
     except MemoryError:
         raise emit.diagnostics.refusal(None, "out of memory") from None
-    if raised:
-        raise raised[0]
     complaints.clear()   # of tactics that it has tried and left: what counts, the recorder has
     emit.diagnostics.check()
     if not built:
@@ -42,17 +43,37 @@ def serialize(emit: Emitter, builder: Any, config: Any, file: HashingFile, progr
 def _built(emit: Emitter, builder: Any, config: Any, file: HashingFile, raised: list[BaseException]) -> bool:
     if hasattr(builder, "build_serialized_network_to_stream"):   # from 10.13.3
         return builder.build_serialized_network_to_stream(emit.network, config, _writer(emit.trt, file, raised))
-    built = builder.build_serialized_network(emit.network, config)
+    if hasattr(config, "progress_monitor"):
+        built = builder.build_serialized_network(emit.network, config)
+    else:
+        built = _awaited(lambda: builder.build_serialized_network(emit.network, config), raised)
     if built:
         file.write(memoryview(built))
     return bool(built)
 
 
+def _awaited(build: Callable[[], Any], raised: list[BaseException]) -> Any:
+    """What a build gives that nothing stops: in a thread, which is left to itself once something is raised."""
+    given: list[Any] = []
+    thread = threading.Thread(target=lambda: given.append(_caught(raised, build)), daemon=True)
+    thread.start()
+    while thread.is_alive() and not raised:
+        thread.join(0.1)
+    return given[0] if given else None
+
+
+def stop(raised: list[BaseException]) -> None:
+    """Raise the first of what has been kept."""
+    if raised:
+        raise raised[0]
+
+
 @contextmanager
-def _interrupts(raised: list[BaseException]) -> Generator[None, None, None]:
-    """Keep Ctrl-C and SIGTERM until the build ends, at its next step: TensorRT would swallow what a callback raises."""
+def interrupts() -> Generator[list[BaseException], None, None]:
+    """Keep Ctrl-C and SIGTERM, to be raised by `stop`: TensorRT would swallow what they raise in its callbacks."""
+    raised: list[BaseException] = []
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield raised
         return
 
     def keep(number: int, frame: FrameType | None) -> None:
@@ -60,7 +81,7 @@ def _interrupts(raised: list[BaseException]) -> Generator[None, None, None]:
 
     before = {number: signal.signal(number, keep) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield raised
     finally:
         for number, handler in before.items():
             signal.signal(number, handler or signal.SIG_DFL)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from trtc.backend.tensorrt.bindings import complaints
 from trtc.backend.tensorrt.diagnose import BuildError, Diagnostics
 from trtc.errors import TrtcError
+
+log = logging.getLogger("trtc.tensorrt")
+
+UNREAD = "Myelin error from unknown graph"   # what 8.6 says of the part of its own caches that is of whole networks
 
 
 def load_timing_cache(config: Any, diagnostics: Diagnostics, file: Path | None) -> None:
@@ -23,6 +29,10 @@ def load_timing_cache(config: Any, diagnostics: Diagnostics, file: Path | None) 
         raise TrtcError(f"timing cache {file} cannot be read: {(error.strerror or '').lower()}") from None
     said = ""
     cache = config.create_timing_cache(data)
+    if any(UNREAD in line for line in (*diagnostics.lines, *complaints)):   # a version that does not read its own
+        log.warning("timing cache %s is not used: TensorRT reads none of a network that it compiles whole", file)
+        diagnostics.forget()
+        cache = config.create_timing_cache(b"")
     try:
         diagnostics.check()
         kept = cache is not None and config.set_timing_cache(cache, ignore_mismatch=False)

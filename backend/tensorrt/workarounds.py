@@ -48,6 +48,19 @@ _of(
     {TENSORRT: (8, 6)}, {TENSORRT: (10, 0)},
 )   # fmt: skip
 _of(
+    "unread-timing-caches",
+    "a timing cache is not read where an earlier build has put its code generator's times in it, as every one does "
+    "that compiles a network whole",
+    "such a cache is left out with a line in the log, and the build measures anew",
+    {TENSORRT: (8, 6)}, {TENSORRT: (10, 0)},
+)   # fmt: skip
+_of(
+    "endless-builds",
+    "a build tells no progress and is not stopped by anything",
+    "it runs in a thread of its own, which Ctrl-C and SIGTERM leave to itself",
+    {TENSORRT: (8, 6)}, {TENSORRT: (10, 0)},
+)   # fmt: skip
+_of(
     "whole-caches",
     "no layer updates a KV cache in place, so an engine would copy it whole at every step",
     "attention reads cache and new tokens apart (`split-attention`), and the new rows are returned to be appended",

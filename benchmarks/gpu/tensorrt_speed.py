@@ -1,6 +1,7 @@
 """Build time, memory and speed of a TensorRT engine on this machine's GPU.
 
-    python benchmarks/gpu/tensorrt_speed.py build MODEL_DIR ENGINE_DIR --capacity 8192 [--level 0] [--cache FILE]
+    python benchmarks/gpu/tensorrt_speed.py build MODEL_DIR ENGINE_DIR --capacity 8192 [--level 0] [--weightless]
+        [--cache FILE]
     python benchmarks/gpu/tensorrt_speed.py run ENGINE_DIR [--tokens 100,980,4000]
 
 ``run`` gives the milliseconds of the prefill and of a greedy decode step behind so many tokens, which the GPU's own
@@ -34,6 +35,7 @@ def main() -> None:
     parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("--capacity", type=int, default=8192)
     parser.add_argument("--level", type=int, default=0)
+    parser.add_argument("--weightless", action="store_true")
     parser.add_argument("--cache", default="")
     parser.add_argument("--tokens", default="980")
     arguments = parser.parse_args()
@@ -46,7 +48,10 @@ def main() -> None:
 def build(model: Path, out: Path, arguments: Any) -> None:
     cache = arguments.cache
     used = cache if cache and Path(cache).exists() else ""
-    options = Options(optimization_level=arguments.level, input_timing_cache=used, output_timing_cache=cache)
+    options = Options(
+        optimization_level=arguments.level, weightless=arguments.weightless,
+        input_timing_cache=used, output_timing_cache=cache,
+    )   # fmt: skip
     start = time.perf_counter()
     trtc.compile(
         model, out, target="tensorrt", dtype="float16", max_batch_size=1, max_input_len=1024,
@@ -54,7 +59,7 @@ def build(model: Path, out: Path, arguments: Any) -> None:
     )   # fmt: skip
     took, peak = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     size = (out / "rank0/model.plan").stat().st_size / 1e9
-    kind = "with a timing cache" if used else "without a timing cache"
+    kind = "weightless, " * arguments.weightless + ("with a timing cache" if used else "without a timing cache")
     print(f"capacity {arguments.capacity}, level {arguments.level}, {kind}: built in {took:.1f} s, "
           f"peak host memory {peak:.2f} GB, plan {size:.2f} GB", flush=True)   # fmt: skip
 

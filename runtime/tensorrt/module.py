@@ -38,9 +38,11 @@ def find_module(bundle: EngineBundle) -> Any:
         found.append(f"{name} {module.__version__}")
     if not found:
         raise MissingPackage(MODULES[target.name][0], EXTRAS[target.name], f"run {target.name} engines")
+    verb = "is" if len(found) == 1 else "are"
     kind = "is version-compatible" if is_compatible(bundle) else "is not version-compatible"
+    built = f"{bundle.path} was built by {target.name} {target.version} and {kind}"
     raise TrtcError(
-        f"{bundle.path} was built by {target.name} {target.version} and {kind}, but {' and '.join(found)} is installed",
+        f"{built}, but {' and '.join(found)} {verb} installed",
         f"help: compile again with what is installed, or install version {target.version}",
     )
 

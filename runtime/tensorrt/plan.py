@@ -17,6 +17,7 @@ from trtc.runtime.tensorrt.module import Said, find_module, is_compatible, logge
 _DEVICE = re.compile(r"incompatible device, expecting compute (\d+\.\d+),? got compute (\d+\.\d+)")
 _VERSION = re.compile(r"version tag does not match|different version|version mismatch|incompatible version", re.I)
 _MEMORY = re.compile(r"out ?of ?memory", re.I)
+_DAMAGED = re.compile(r"Serialization assertion|Deserialization failed|invalid plan", re.I)
 _LINE = re.compile(r"Error Code \d+: [\w ]+? \((?P<what>.*)\)$", re.DOTALL)
 _PLACE = re.compile(r"\.?\s+In \w+ at /\S+|^\[[\w.]+:\d+: \w+\] |^\[\S+::\S+::\d+\] ")
 
@@ -86,6 +87,9 @@ def _unloadable(bundle: EngineBundle, file: Path, device: Device, trt: Any, line
         if _VERSION.search(line):
             said = f"was built by TensorRT {bundle.target.version}, but this is {trt.__version__}"
             return TrtcError(f"{file} {said}", "help: compile again")
+    if not lines or _DAMAGED.search(lines[0]):
+        said = f"{file} is damaged, or no plan of TensorRT {trt.__version__}"
+        return TrtcError(said, "help: copy the engine again, or compile it again")
     return TrtcError(
         f"{file} is no plan that TensorRT {trt.__version__} can load: {reason(lines)}", "help: compile it again"
     )

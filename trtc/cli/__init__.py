@@ -40,9 +40,11 @@ from __future__ import annotations
 import atexit
 import errno
 import gc
+import os
 import pkgutil
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from functools import wraps
 from importlib import import_module
@@ -130,7 +132,9 @@ def _command(function: Callable[..., None]) -> Callable[..., None]:
             complain(TrtcError("there is not enough memory", "help: fewer --workers, or smaller limits, need less"))
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
+            print("interrupted", file=sys.stderr, flush=True)
+            if any(thread.daemon for thread in threading.enumerate()):   # a build that knows no end but its own
+                os._exit(130)
             raise typer.Exit(130) from None
 
     added = [Parameter(name, Parameter.KEYWORD_ONLY, default=False, annotation=kind) for name, kind in COMMON.items()]

@@ -15,15 +15,15 @@ def expanded(function: Callable[..., None]) -> tuple[list[Parameter], Callable[.
 
     A parameter whose type is a dataclass stands for the fields of that class, each an option.
     """
-    hints, parameters = get_type_hints(function, include_extras=True), list[Parameter]()
+    parameters: list[Parameter] = []
     groups: dict[str, type[Any]] = {}
-    for name, parameter in signature(function).parameters.items():
-        hint = hints[name]
+    for name, parameter in signature(function, eval_str=True).parameters.items():   # get_type_hints of 3.10 adds None
+        hint = parameter.annotation
         if isinstance(hint, type) and is_dataclass(hint):
             groups[name] = hint
             parameters += _options(hint)
         else:
-            parameters.append(parameter.replace(annotation=hint, kind=Parameter.KEYWORD_ONLY))
+            parameters.append(parameter.replace(kind=Parameter.KEYWORD_ONLY))
 
     def call(**arguments: Any) -> None:
         made = {name: group(**{f.name: arguments.pop(f.name) for f in fields(group)}) for name, group in groups.items()}

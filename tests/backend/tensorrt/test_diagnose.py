@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from tensorrt_standin import standin
 
-from trtc.backend.tensorrt.diagnose import readable
+from trtc.backend.tensorrt.diagnose import Diagnostics, readable
+from trtc.ir import f16
+from trtc.ir.ops import Input
 
 SAID = {
     "IAttention::setMask: Error Code 3: API Usage Error (Parameter check failed, condition: a.causalKind == kNONE. "
@@ -31,3 +34,21 @@ SAID = {
 @pytest.mark.parametrize(("line", "means"), SAID.items())
 def test_a_line_loses_places_in_tensorrts_source(line: str, means: str) -> None:
     assert readable(line) == means
+
+
+EXPLAINED = {   # as 8.6 said it on a GPU
+    "[optimizer.cpp::computeCosts::3869] Error Code 10: Internal Error (Could not find any implementation for node "
+    "{ForeignNode[x...y]}.)": "TensorRT finds no kernels for a part of the network",
+    "Unable to load library: libnvinfer_lean.so.8.6.0": (
+        "TensorRT needs the library of its lean runtime to build version-compatible plans"
+    ),
+}
+
+
+@pytest.mark.parametrize(("line", "means"), EXPLAINED.items())
+def test_a_line_that_does_not_say_what_to_do(line: str, means: str) -> None:
+    """And the first op of a network that is one layer is not to blame."""
+    diagnostics = Diagnostics(standin("8.6"))
+    error = diagnostics.refusal(Input("x", f16[4]), readable(line))
+    first, *_, last = str(error).splitlines()
+    assert first == f"error: {means}" and last.startswith("  = help: ")

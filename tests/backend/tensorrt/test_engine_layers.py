@@ -89,6 +89,16 @@ def test_layers_are_mapped_by_their_names_where_they_say_nothing() -> None:
     ]   # fmt: skip
 
 
+def test_a_network_that_is_one_layer_begins_with_a_constant() -> None:
+    """As 8.6 names it; copies before and after it are of no op."""
+    whole = "{ForeignNode[layers.0.mlp.fc.weight...layers.0.mlp.residual/add]}"
+    document = {"Layers": [f"Reformatting CopyNode for Input Tensor 0 to {whole}", whole]}
+    copied, fused = inspected_layers(document, block())[0]
+    assert copied.ops == () and names(fused.ops) == [
+        "fc/linear", "act/silu", "act/mul", "proj/reshape", "proj/linear", "residual/add",
+    ]   # fmt: skip
+
+
 def test_a_name_that_is_no_layers_of_ours_maps_to_nothing() -> None:
     document = {"Layers": ["(Unnamed Layer* 65) [Shuffle]", "{ForeignNode[a...b]}", {"LayerType": "NoOp"}]}
     assert [layer.ops for layer in inspected_layers(document, block())[0]] == [(), (), ()]

@@ -137,7 +137,7 @@ FAILS = {
     "refit": "TensorRT-RTX builds plans to refit on a machine with a GPU only",
     "strip_plan": "TensorRT-RTX builds plans to refit on a machine with a GPU only",
     "compute_capabilities": "TensorRT-RTX refuses the network: there is no GPU here",
-    "workspace": "TensorRT-RTX refuses the network: Tactic Selection: no tactics to implement the operation within",
+    "workspace": "TensorRT-RTX finds no kernels for a part of the network",
 }
 """Where there is no GPU, and with too little scratch memory."""
 

@@ -27,6 +27,8 @@ from trtc.ir.target import target
 HERE = Path(__file__).parent
 TESTS = {
     "weak-types": ("test_versions.py", "test_every_family_on_a_version_of_each_api"),
+    "unread-timing-caches": ("test_version_8_6.py", "test_a_timing_cache_that_it_cannot_read_is_left_out"),
+    "endless-builds": ("test_version_8_6.py", "test_ctrl_c_leaves_a_build_that_nothing_stops"),
     "whole-caches": ("test_versions.py", "test_layers_that_a_version_has_are_used"),
     "no-lengths": ("test_workarounds.py", "test_rules_of_attention_are_those_that_a_version_needs"),
     "one-mask": ("test_rtx_target.py", "test_masks_of_all_kinds_become_one"),
