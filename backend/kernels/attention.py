@@ -24,6 +24,7 @@ from trtc.ir.types import Size, bf16, f8e4m3, f16, i8
 
 LARGEST = 256   # elements of a head
 MOST = 64       # blocks that share a key head of a sequence
+SHORTEST, LONGEST = 128, 2048   # keys that are worth a block of them, and the most that one should have alone
 
 
 def _quantized(op: RopeAndAppend | DecodeAttention | PrefillAttention) -> int:
@@ -88,13 +89,17 @@ def plain_decode_attention(op: DecodeAttention) -> Launch:
 def decode_attention(op: DecodeAttention) -> Launch:
     """Blocks share the keys of a sequence; how many follows from its length, on the device."""
     batch, group, size = op.q.shape[0], op.heads // op.kv_heads, fixed(op.key_cache.shape[3])
-    warps = 4 if min(group, 16) * size <= 2048 else 2   # whose parts fit into shared memory
+    together = min(group, 16) * size
+    warps = 8 if together <= 1024 else 4 if together <= 2048 else 2   # whose parts fit into shared memory
     sets = op.kv_heads * -(-group // 16)
     pairs = product(batch, sets)
-    parts = _parts(pairs, _capacity(op))
+    at_once = f"max(1, ceildiv({MULTIPROCESSORS} + 1 - {pairs}, {pairs}))"   # blocks a pair, rounded down
+    parts = _parts(at_once, _capacity(op))
     record = 4 * min(group, 16) * (size + 2)
-    defines = _attention_defines(op) | {"GROUP": group, "WARPS": warps, "MOST": MOST}
-    arguments = (*_given(op), result(), Pointer("workspace"), Pointer("counters"), *_scalars(op))
+    defines = _attention_defines(op) | {
+        "GROUP": group, "WARPS": warps, "MOST": MOST, "SHORTEST": SHORTEST, "LONGEST": LONGEST,
+    }   # fmt: skip
+    arguments = (*_given(op), result(), Pointer("workspace"), Pointer("counters"), *_scalars(op), count(at_once))
     return Launch(
         "decode_attention", defines, (parts, sets, text(batch)), (32 * warps, 1, 1), arguments,
         workspace_bytes=product(pairs, record, parts), counter_bytes=product(pairs, 4),
@@ -133,15 +138,12 @@ def prefill_attention(op: PrefillAttention) -> Launch:
     return Launch("prefill_attention", defines, grid, (32 * warps, 1, 1), arguments, shared, overlaps=False)
 
 
-def _parts(pairs: Expression, capacity: Size | str) -> Expression:
-    """How many blocks share the keys of one of the pairs of a sequence and a key head, at most.
+def _parts(at_once: Expression, capacity: Size | str) -> Expression:
+    """The most blocks that share the keys of a sequence and a key head; how many have work its length decides.
 
-    A multiprocessor holds two blocks. As many as fit at once are best, as the last round of more would be left half
-    empty; where there are so many pairs that each gets a block or two, many rounds of blocks are, of 512 keys at least.
+    As many as the device has room for, of 128 keys at least, or a block for 2,048 keys.
     """
-    at_once = f"ceildiv(2*{MULTIPROCESSORS} + 1 - {pairs}, {pairs})"   # rounded down
-    rounds = f"min(ceildiv(8*{MULTIPROCESSORS}, {pairs}), ceildiv({capacity}, 512))"
-    return f"max(1, min({MOST}, min(max({at_once}, {rounds}), ceildiv({capacity}, 64))))"
+    return f"min({MOST}, max(ceildiv({capacity}, {LONGEST}), min({at_once}, ceildiv({capacity}, {SHORTEST}))))"
 
 
 def _attention_defines(op: DecodeAttention | PrefillAttention) -> dict[str, int | str]:

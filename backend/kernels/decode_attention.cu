@@ -3,14 +3,13 @@
 // straight to registers. The last block of a sequence's key head adds up the parts, always in the same order.
 //
 // T: elements of q and y. C: of the caches, T, i8 or f8e4m3. HEAD: elements of a head. GROUP: query heads a key head. MOST: blocks
-// that share a sequence's key head.
+// that share a sequence's key head. SHORTEST, LONGEST: keys that are worth a block, and that are more than one's share.
 #include "cache.cuh"
 #include "eight.cuh"
 
 constexpr int ROWS = GROUP < 16 ? GROUP : 16;            // query heads of a block
 constexpr int SETS = (GROUP + 15) / 16;                  // blocks that share a key head
 constexpr int WIDE = HEAD / 64, LEFT = HEAD % 64 / 32;   // 64 elements of values, 8 a lane; then 32, 4 a lane
-constexpr int LEAST = 64;                                // keys that are worth a block
 constexpr int RECORD = HEAD + 2;                         // floats of a query head's part: sums, greatest score, total
 
 struct Part {
@@ -32,7 +31,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) decode_attention(
 #if QUANTIZED
     const float* key_scale, const float* value_scale,
 #endif
-    T* y, float* workspace, u32* counters, int capacity, float scale, float softcap) {
+    T* y, float* workspace, u32* counters, int capacity, float scale, float softcap, int at_once) {
     let_next_start();
     __shared__ float merged[WARPS][ROWS][HEAD + 4], factors[ROWS][MOST], totals[ROWS][MOST];
     __shared__ float most_of[WARPS][ROWS], total_of[WARPS][ROWS], most_here[ROWS], total_here[ROWS];
@@ -45,7 +44,8 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) decode_attention(
 
     const int length = lengths[batch];
     const int seen = WINDOW ? max(0, length - WINDOW) : 0, aligned = seen / 16 * 16;   // keys before are not seen
-    const int most_parts = min((int)gridDim.x, max(1, (length - aligned + LEAST - 1) / LEAST));
+    const int short_parts = (length - aligned + SHORTEST - 1) / SHORTEST, long_parts = (length - aligned + LONGEST - 1) / LONGEST;
+    const int most_parts = max(1, min((int)gridDim.x, max(long_parts, min(at_once, short_parts))));
     const int share = (length - aligned + most_parts * 16 - 1) / (most_parts * 16) * 16;
     const int parts = share > 0 ? (length - aligned + share - 1) / share : 1;
     if (blockIdx.x >= parts) return;

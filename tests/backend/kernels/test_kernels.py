@@ -115,10 +115,10 @@ def attention(batch: int, capacity: int) -> list[int]:
 
 
 def test_attention_is_split_as_far_as_the_device_has_room() -> None:
-    assert attention(1, 1024) == [16, 8, 1]      # 64 keys a block at least
-    assert attention(1, 8192) == [33, 8, 1]      # two blocks a multiprocessor: 264
-    assert attention(8, 8192) == [16, 8, 8]      # 512 keys at least where there are many rounds
-    assert attention(64, 1024) == [2, 8, 64]
+    assert attention(1, 1024) == [8, 8, 1]       # 128 keys a block at least
+    assert attention(1, 8192) == [16, 8, 1]      # a block a multiprocessor, 132, rounded down
+    assert attention(8, 8192) == [4, 8, 8]       # a block for 2,048 keys, though all do not run at once
+    assert attention(64, 1024) == [1, 8, 64]
     assert attention(64, 16) == [1, 8, 64]
 
 
