@@ -1,6 +1,18 @@
 """CUDA kernels: records, launch rules and sources. Importing this package registers them all."""
 
-from trtc.backend.kernels import attention, embedding, linear, moe, norm, ptx, sampling
+from trtc.backend.kernels import (
+    attention,
+    embedding,
+    linear,
+    matmul,
+    moe,
+    norm,
+    pointwise,
+    ptx,
+    reduce,
+    sampling,
+    whole,
+)  # fmt: skip
 from trtc.backend.kernels.kernel import ARCHITECTURES, KERNELS, Kernel, find, kernel
 from trtc.backend.kernels.launch import Launch, Pointer, Scalar, ceildiv, count, operand, product, result
 
@@ -18,11 +30,15 @@ __all__ = [
     "find",
     "kernel",
     "linear",
+    "matmul",
     "moe",
     "norm",
     "operand",
+    "pointwise",
     "product",
     "ptx",
+    "reduce",
     "result",
     "sampling",
+    "whole",
 ]
