@@ -1,0 +1,153 @@
+"""Rules for one phase, whose number of tokens is known to be one, few or many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from trtc.backend.kernels.linear import MOST as FEW
+from trtc.backend.kernels.ops import (
+    AddLayerNorm,
+    AddRMSNorm,
+    ArgMax,
+    DecodeAttention,
+    FusedLinear,
+    Gated,
+    PrefillAttention,
+    RopeAndAppend,
+)  # fmt: skip
+from trtc.ir.graph import Graph
+from trtc.ir.op import Result, Value
+from trtc.ir.ops import (
+    Add,
+    Attention,
+    Gather,
+    LayerNorm,
+    Linear,
+    Reshape,
+    RMSNorm,
+    SizeOf,
+    TopK,
+    Transpose,
+    product,
+)  # fmt: skip
+from trtc.ir.types import Size, i32
+from trtc.passes.rewrite import Skip
+
+Rule = Callable[..., Any]
+
+
+def is_few(x: Value) -> bool:
+    """Whether a product of these rows is one for the kernels of few rows, not for cuBLASLt."""
+    rows = product(x.shape[:-1])
+    return isinstance(rows, int) and rows <= FEW
+
+
+def decode_attention(op: Attention) -> Value | Skip | None:
+    """attention of one token over a cache  ->  decode_attention"""
+    if op.q.shape[2] != 1:
+        return None
+    if why := _unfit(op):
+        return Skip(why)
+    assert op.lengths
+    y = DecodeAttention(
+        _rows(op.q), op.k, op.v, op.lengths, None, op.slopes, heads=_int(op.q.shape[1]), kv_heads=_int(op.k.shape[1]),
+        scale=op.scale, window=op.window, softcap=op.softcap,
+    )   # fmt: skip
+    return Reshape(y, op.type.shape)
+
+
+def prefill_attention(op: Attention, graph: Graph) -> Value | Skip | None:
+    """attention over a cache that the new tokens are in  ->  prefill_attention, which leaves out what is padding"""
+    tokens, told = op.q.shape[2], {i.key: i for i in graph.inputs}
+    match op.lengths:
+        case Add(start, SizeOf(x, axis)) if x.shape[axis] == tokens:
+            pass
+        case _:
+            return None
+    lengths = told.get("input_lengths")
+    if tokens == 1 or not lengths or lengths.type != start.type:
+        return None
+    if why := _unfit(op):
+        return Skip(why)
+    y = PrefillAttention(
+        _rows(op.q), op.k, op.v, start, lengths, None, op.slopes, heads=_int(op.q.shape[1]),
+        kv_heads=_int(op.k.shape[1]), scale=op.scale, window=op.window, softcap=op.softcap,
+    )   # fmt: skip
+    batch, heads, _, size = op.type.shape
+    return Transpose(Reshape(y, (batch, tokens, heads, size)), (0, 2, 1, 3))
+
+
+def _unfit(op: Attention) -> str | None:
+    if not isinstance(op.k, Result) or not isinstance(op.k.of, RopeAndAppend):
+        return "its keys are in no cache that is updated with the values"
+    if not op.causal or op.mask or not op.lengths:
+        return "it is not causal, or has a mask, or no lengths"
+    return None
+
+
+def _rows(q: Value) -> Value:
+    """[B, N, S, D] as [B, S, N * D]."""
+    batch, heads, tokens, size = q.shape
+    return Reshape(Transpose(q, (0, 2, 1, 3)), (batch, tokens, _int(heads) * _int(size)))
+
+
+def gather_of_one(op: Gather) -> Value | None:
+    """gather(x, i) along an axis of size 1  ->  reshape(x), where i looks up one element"""
+    alone = op.x.shape[op.axis] == 1 and all(size == 1 for size in op.indices.shape[op.batch :])
+    return Reshape(op.x, op.shape) if alone else None
+
+
+def residual(op: Add, graph: Graph) -> Value | None:
+    """linear(x, w) + r  ->  fused_linear(x, w, residual = r)"""
+    for y, other in ((op.a, op.b), (op.b, op.a)):
+        if len(graph.users.get(y, ())) != 1 or y.type != op.type or other.type != op.type:
+            continue
+        match y:
+            case Linear(x, weight, bias) if graph.is_constant(weight) and not graph.is_constant(other):
+                return FusedLinear(x, weight, None, bias, other, loc=y.loc)
+            case FusedLinear(residual=None) if is_few(y.x):
+                return y.with_attributes(residual=other)
+            case _:
+                pass
+    return None
+
+
+def activation(op: Gated, graph: Graph) -> Value | None:
+    """gated(linear(x, w))  ->  fused_linear(x, w, activation), of few rows"""
+    match op.x:
+        case Linear(x, weight, bias) as y if is_few(x) and len(graph.users[y]) == 1 and graph.is_constant(weight):
+            return FusedLinear(x, weight, None, bias, activation=op.activation, loc=y.loc)
+        case _:
+            return None
+
+
+def add_norm(op: RMSNorm | LayerNorm, graph: Graph) -> Mapping[Value, Value] | None:
+    """norm(x + skip)  ->  add_norm(x, skip), whose second result is the sum"""
+    match op.x:
+        case Add(x, skip) as joint if x.type == skip.type == joint.type and not graph.is_constant(joint):
+            pass
+        case _:
+            return None
+    if isinstance(op, RMSNorm):
+        fused = AddRMSNorm(x, skip, op.weight, eps=op.eps)
+    else:
+        fused = AddLayerNorm(x, skip, op.weight, op.bias, eps=op.eps)
+    return {op: fused, joint: fused.results[1]}
+
+
+def greatest(op: TopK) -> Value | None:
+    """top_k(x, 1) of rows  ->  argmax(x)"""
+    return Reshape(ArgMax(op.x), op.shape) if op.k == 1 and op.x.type.rank == 2 and op.type.dtype == i32 else None
+
+
+def _int(size: Size) -> int:
+    assert isinstance(size, int)
+    return size
+
+
+STAGES: tuple[tuple[Rule, ...], ...] = (
+    (decode_attention, prefill_attention, gather_of_one),
+    (residual, activation, greatest),
+    (add_norm,),
+)

@@ -1,0 +1,163 @@
+"""Rules to the ops that kernels compute, for any number of tokens; `phase_rules` has those of one phase."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from trtc.backend.kernels.ops import Gated, RopeAndAppend, capped_linear, experts_in_two
+from trtc.ir.graph import Graph
+from trtc.ir.op import Op, Value
+from trtc.ir.ops import (
+    GELU,
+    Add,
+    Cast,
+    Concat,
+    Gather,
+    Input,
+    Iota,
+    KVCacheUpdate,
+    Linear,
+    Mul,
+    ReLU,
+    Reshape,
+    Rope,
+    SiLU,
+    Slice,
+    SwiGLU,
+    Transpose,
+)  # fmt: skip
+from trtc.ir.types import Size, f32, i32
+from trtc.passes.rewrite import Skip
+
+
+def rope_and_append(op: KVCacheUpdate, graph: Graph) -> Mapping[Value, Value] | Skip | None:
+    """rope(q), update(cache, rope(k)), update(cache, v)  ->  rope_and_append(q+k+v)
+
+    It starts at the update of the keys: the values' is the other that the same attention reads, and so is q.
+    """
+    readers = [u for u in graph.users[op] if type(u).name == "attention" and u.operands["k"] is op]
+    if len(readers) != 1:
+        return None
+    q, values = readers[0].operands["q"], readers[0].operands["v"]
+    if not isinstance(values, KVCacheUpdate) or (why := _unfit(op, values, q)):
+        return Skip(why) if isinstance(values, KVCacheUpdate) else None
+    turned, k = _turned(q), _turned(op.new)
+    if turned.rope_key != k.rope_key or turned.start is not op.start:
+        turned, k = _Turned(q), _Turned(op.new)
+    batch, heads, tokens, size = q.shape
+    fused = RopeAndAppend(
+        Concat(tuple(_flat(x) for x in (turned.x, k.x, values.new)), 2), op.cache, values.cache, op.start,
+        turned.cos, turned.sin, heads=_int(heads), kv_heads=_int(op.new.shape[1]), interleaved=turned.interleaved,
+    )   # fmt: skip
+    whole = Transpose(Reshape(fused, (batch, tokens, heads, size)), (0, 2, 1, 3))
+    return {q: whole, op: fused.results[1], values: fused.results[2]}
+
+
+def _unfit(keys: KVCacheUpdate, values: KVCacheUpdate, q: Value) -> str | None:
+    if keys.cache.type != values.cache.type or q.shape[3] != keys.cache.shape[3]:
+        return f"q is {q.type}, and the caches are {keys.cache.type} and {values.cache.type}"
+    if not isinstance(keys.cache, Input) or not isinstance(values.cache, Input) or keys.start is not values.start:
+        return "its caches are no inputs of the graph, or are updated from different positions"
+    same = keys.new.shape[2] == q.shape[2] == values.new.shape[2]
+    return None if same else f"q has {q.shape[2]} tokens, but {keys.new.shape[2]} are new"
+
+
+@dataclass(frozen=True)
+class _Turned:
+    """A value before the rotation, if it is one that the kernel can do: by tables, at consecutive positions."""
+
+    x: Value
+    cos: Value | None = None
+    sin: Value | None = None
+    start: Value | None = None
+    interleaved: bool = False
+
+    @property
+    def rope_key(self) -> tuple[object, ...]:
+        return self.cos, self.sin, self.start, self.interleaved
+
+
+def _turned(value: Value) -> _Turned:
+    if isinstance(value, Rope):
+        match _wide(value.cos), _wide(value.sin):
+            case Gather(cos, at, 0, 0), Gather(sin, also, 0, 0) if at is also and (start := _start(at, value.x)):
+                if cos.dtype == f32 and cos.type.rank == 2:
+                    return _Turned(value.x, cos, sin, start, value.interleaved)
+            case _:
+                pass
+    return _Turned(value)
+
+
+def _start(positions: Value, x: Value) -> Value | None:
+    """i32[B], where the first token of each sequence of x[B, N, S, D] stands, if the others follow it."""
+    match positions:
+        case Add(Reshape(start), Iota(tokens)) if tokens == x.shape[2] and start.type == i32[x.shape[0]]:
+            return start
+        case _:
+            return None
+
+
+def _wide(angle: Value) -> Value:
+    """cos or sin before it was rounded, which the kernel does by itself."""
+    return angle.x if isinstance(angle, Cast) and angle.x.dtype == f32 else angle
+
+
+def _flat(x: Value) -> Value:
+    """[B, N, S, D] as [B, S, N * D]."""
+    batch, heads, tokens, size = x.shape
+    return Reshape(Transpose(x, (0, 2, 1, 3)), (batch, tokens, _int(heads) * _int(size)))
+
+
+def _int(size: Size) -> int:
+    assert isinstance(size, int)
+    return size
+
+
+def swiglu(op: SwiGLU, graph: Graph) -> Value | None:
+    """swiglu(slice(x), slice(x))  ->  gated(x), where they are the halves"""
+    return _gated(op.gate, op.up, "silu", graph)
+
+
+def gated_product(op: Mul, graph: Graph) -> Value | None:
+    """gelu(slice(x)) * slice(x)  ->  gated(x), where they are the halves"""
+    for active, up in ((op.a, op.b), (op.b, op.a)):
+        kind = _activation(active)
+        if kind and isinstance(active, Op) and (found := _gated(active.operands["x"], up, kind, graph)):
+            return found
+    return None
+
+
+def _activation(value: Value) -> str:
+    match value:
+        case GELU(_, tanh):
+            return "gelu_tanh" if tanh else "gelu"
+        case SiLU():
+            return "silu"
+        case ReLU():
+            return "relu"
+        case _:
+            return ""
+
+
+def _gated(gate: Value, up: Value, activation: str, graph: Graph) -> Value | None:
+    match gate, up:
+        case Slice(x, axis, 0, half), Slice(y, other, start, size) if x is y and axis == other == x.type.rank - 1:
+            if half == size == start and x.shape[-1] == 2 * half:
+                return Gated(x, activation)
+        case Slice(Linear(x, weight, bias) as whole, axis, start, half), Slice(y, other, 0, size) if whole is y:
+            if axis == other == whole.type.rank - 1 and half == size == start and whole.shape[-1] == 2 * half:
+                if graph.is_constant(weight) and set(graph.users[whole]) == {gate, up}:   # the halves change places
+                    return Gated(Linear(x, _swapped(weight), _swapped(bias) if bias else None), activation)
+        case _:
+            pass
+    return None
+
+
+def _swapped(rows: Value) -> Value:
+    half = _int(rows.shape[0]) // 2
+    return Concat((Slice(rows, 0, half, half), Slice(rows, 0, 0, half)), 0)
+
+
+
+STAGES = ((rope_and_append, swiglu, gated_product, capped_linear, experts_in_two),)
