@@ -79,6 +79,7 @@ BACKENDS: Mapping[str, Backend] = {
             "tensorrt-rtx", "trtc.backend.tensorrt.build", "rtx", ("tensorrt_rtx_bindings", "tensorrt_rtx_libs"),
             ("tensorrt_rtx_bindings", CUDA), needs_gpu=True,
         ),
+        Backend("cuda", "trtc.backend.cuda.build", "cuda", ("cuda.bindings",), (CUDA,), needs_gpu=True),
     )
 }
 

@@ -49,9 +49,15 @@ def rebuilt(op: Op, new: Mapping[Value, Value], values: Mapping[str, Size]) -> O
     fields = {name: substituted(value, values) for name, value in op.attributes.items()}
     for f in op.fields:
         if f.is_operand and (old := getattr(op, f.name)) is not None:
-            fields[f.name] = tuple(new[v] for v in old) if f.variadic else new[old]
+            fields[f.name] = _each(old, new) if f.variadic else new[old]
     same = all(getattr(op, name) is value for name, value in fields.items())
     return op if same else type(op)(**fields, loc=op.loc, source=op.source)
+
+
+def _each(old: tuple[Value, ...], new: Mapping[Value, Value]) -> tuple[Value, ...]:
+    """The new values; the very same object where they are the old ones."""
+    found = tuple(new[v] for v in old)
+    return old if all(a is b for a, b in zip(old, found, strict=True)) else found
 
 
 def substituted(attribute: Any, values: Mapping[str, Size]) -> Any:

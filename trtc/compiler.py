@@ -225,7 +225,7 @@ def _engine(made: Plan, rank: dict[str, Any]) -> dict[str, Any]:
         "trtc_version": trtc.__version__,
         "target": {"name": made.target.name, "version": made.target.version},
         "pipeline": str(made.pipeline),
-        **({"builder": made.options.given} if made.options else {}),
+        **({"builder": builder} if (builder := made.options.given if made.options else rank.pop("builder", None)) else {}),
         "source": {
             "path": str(checkpoint.folder), "format": checkpoint.format, "architecture": checkpoint.config.architecture,
         },

@@ -54,6 +54,10 @@ class Kernel:
         """The machine code and the PTX for this op."""
         return compile_source(self.source, self.launch(op).defines, architecture)
 
+    def machine_code(self, launch: Launch, architecture: int) -> bytes:
+        """The machine code for a launch of it."""
+        return compile_source(self.source, launch.defines, architecture).cubin
+
 
 KERNELS: dict[type[Op], list[Kernel]] = {}
 """For each kind of op its kernels, the one to be tried first at the front."""
