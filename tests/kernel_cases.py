@@ -12,7 +12,7 @@ from trtc.backend.kernels import KERNELS, Kernel
 from trtc.backend.kernels import ops as fused
 from trtc.ir import ops, types
 from trtc.ir.op import Array, Op, Value, binding
-from trtc.ir.ops import Input
+from trtc.ir.ops import Constant, Input
 from trtc.ir.types import DType, TensorType, bf16, f8e4m3, f16, f32, i4, i8, i32, i64
 
 Random: TypeAlias = np.random.Generator
@@ -39,6 +39,8 @@ class Case:
         return cast("tuple[Array, ...]", found if isinstance(found, tuple) else (found,))
 
     def _array(self, value: Value, precise: bool) -> Array:
+        if isinstance(value, Constant):
+            return value.evaluate()
         assert isinstance(value, Input)
         array = self.tensors[value.key]
         scaled = value.dtype in (i8, f8e4m3) or not value.dtype.is_float

@@ -76,7 +76,7 @@ def write(
     file.write(len(header).to_bytes(8, "little") + header)
     done, total = 0, weights.bytes
     for item, array in stream(weights.stored, tensors, threads=threads, release=release):
-        file.write(_bytes(array, item.value.type))
+        file.write(packed(array, item.value.type).data)
         for key in weights_of(item.value):
             release(key)
         done += item.value.type.nbytes()
@@ -95,9 +95,10 @@ def _header(weights: Weights) -> bytes:
     return text + b" " * (-len(text) % 8)
 
 
-def _bytes(array: Array, of: TensorType) -> memoryview:
-    """A tensor as it is stored: two i4 a byte, the first in the low half."""
+def packed(array: Array, of: TensorType) -> Array:
+    """The bytes of a tensor; two i4 a byte, the first in the low half."""
+    flat = np.ascontiguousarray(array.astype(of.dtype.numpy, copy=False)).reshape(-1)
     if of.dtype == i4:
-        pairs = np.ascontiguousarray(array).astype(np.uint8).reshape(-1, 2) & 15
-        array = pairs[:, 0] | pairs[:, 1] << 4
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+        pairs = flat.astype(np.uint8).reshape(-1, 2) & 15
+        return pairs[:, 0] | pairs[:, 1] << 4
+    return flat.view(np.uint8)

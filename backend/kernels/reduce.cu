@@ -1,5 +1,5 @@
 // What one axis of x comes to, one warp a row: x is [outer, WIDTH, inner], the row an index of outer and one of inner.
-// KIND: 0 sum, 1 mean, 2 greatest, 3 softmax, which gives every element of the row.
+// REDUCTION: 0 sum, 1 mean, 2 greatest, 3 softmax, which gives every element of the row.
 #include "any.cuh"
 
 template <class A, class F> __device__ __forceinline__ A over_warp(A x, F join) {
@@ -18,11 +18,11 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) reduce_rows(const T* x,
     typedef decltype(wide(*x)) A;
     const auto most_of = [](A a, A b) { return greater(a, b); };
     const auto sum_of = [](A a, A b) { return a + b; };
-    if (KIND >= 2) {
+    if (REDUCTION >= 2) {
         A most = wide(x[first]);
         for (int i = lane; i < width; i += 32) most = greater(most, wide(x[first + (u64)i * inner]));
         most = over_warp(most, most_of);
-        if (KIND == 2) {
+        if (REDUCTION == 2) {
             if (lane == 0) put(y + row, most);
             return;
         }
@@ -38,5 +38,5 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) reduce_rows(const T* x,
     A sum = 0;
     for (int i = lane; i < width; i += 32) sum += wide(x[first + (u64)i * inner]);
     sum = over_warp(sum, sum_of);
-    if (lane == 0) put(y + row, KIND == 1 ? sum / width : sum);
+    if (lane == 0) put(y + row, REDUCTION == 1 ? sum / width : sum);
 }

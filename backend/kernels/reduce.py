@@ -43,7 +43,7 @@ def _launch(op: Reduce | Softmax, kind: int) -> Launch:
     shape, axis = op.x.shape, op.axis
     many = product(*shape[:axis], *shape[axis + 1 :])
     inner = product(*shape[axis + 1 :])
-    defines: dict[str, int | str] = {"T": C_TYPES[op.dtype], "KIND": kind, "WARPS": WARPS}
+    defines: dict[str, int | str] = {"T": C_TYPES[op.dtype], "REDUCTION": kind, "WARPS": WARPS}
     arguments = (operand("x"), result(), Scalar("i64", many), count(shape[axis]), Scalar("i32", inner))
     return Launch("reduce_rows", defines, (ceildiv(many, WARPS), 1, 1), (32 * WARPS, 1, 1), arguments)
 

@@ -16,6 +16,7 @@ from trtc.backend.kernels import Kernel, Launch, Pointer
 from trtc.backend.kernels.nvrtc import INCLUDE
 from trtc.expressions import evaluate
 from trtc.ir.op import Array
+from trtc.ir.ops import Input
 from trtc.ir.types import evaluate as size_of
 
 HEADER = Path(__file__).with_name("emulated.hpp")
@@ -72,7 +73,7 @@ def run(kernel: Kernel, case: Case, folder: Path, multiprocessors: int = 8) -> l
 def _run(function: Any, kernel: Kernel, case: Case, multiprocessors: int, backwards: bool) -> list[Array]:
     launch = kernel.launch(case.op)
     sizes = {**case.sizes, "multiprocessors": multiprocessors}
-    operands = {name: stored(case.tensors[v.key]) for name, v in case.op.operands.items()}   # pyright: ignore
+    operands = {name: stored(case.tensors[v.key]) for name, v in case.op.operands.items() if isinstance(v, Input)}
     results: list[Array] = []
     for i, of in enumerate(case.op.types):
         shape = tuple(size_of(s, sizes) for s in of.shape)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import kernel_cases_plain  # noqa: F401  (whose cases join the others)
 import pytest
 from kernel_cases import DTYPES, MAKES, seeded, serving
 
@@ -13,7 +14,7 @@ from trtc.backend.kernels.nvrtc import cache_folder, compile_source
 from trtc.errors import MissingPackage, TrtcError
 from trtc.expressions import evaluate
 from trtc.ir.op import Op
-from trtc.ir.ops import Embedding, Input, Neg, RMSNorm, Weight
+from trtc.ir.ops import Bitcast, Embedding, Input, Neg, RMSNorm, Weight
 from trtc.ir.types import Dim, DType, bf16, f32, i8, i32
 
 pytest.importorskip("cuda.bindings.nvrtc")
@@ -125,7 +126,7 @@ def test_attention_is_split_as_far_as_the_device_has_room() -> None:
 def test_it_says_why_no_kernel_serves() -> None:
     x = Input("x", f32["B", 20000])
     assert find(RMSNorm(x, Weight("w", f32[20000])), 90) == "a row has 20000 elements, but must have 16384 at most"
-    assert find(Neg(x), 90) == "no kernel computes neg"
+    assert find(Bitcast(x, i32), 90) == "no kernel computes bitcast"
     small = RMSNorm(Input("x", f32["B", 8]), Weight("w", f32[8]))
     assert find(small, 75) == "rms_norm is for architectures 80, 86, 89, 90, 120, not 75"
     assert KERNELS[RMSNorm][0].serves(Neg(x), 90) == "rms_norm computes rms_norm, not neg"

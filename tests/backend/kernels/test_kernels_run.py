@@ -15,7 +15,8 @@ from pathlib import Path
 import emulator
 import numpy as np
 import pytest
-from kernel_cases import DTYPES, MAKES, Case, seeded, serving, share_of_tolerance
+from kernel_cases import DTYPES, Case, seeded, serving, share_of_tolerance
+from kernel_cases_plain import MAKES
 
 from trtc.backend import kernels as package
 from trtc.backend.kernels import KERNELS
