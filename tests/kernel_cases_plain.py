@@ -6,6 +6,7 @@ They join the cases of kernel_cases.py once this module is imported.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from kernel_cases import MAKES, Case, Maker, Random
 
 from trtc.ir import ops
 from trtc.ir.op import Op
-from trtc.ir.ops import Input, scalar
+from trtc.ir.ops import scalar
 from trtc.ir.types import DType, bool_, f32, i32, i64
 
 Make = Callable[[Random, DType], Case]
@@ -167,9 +168,10 @@ MAKES.update({
     "pow": binary(ops.Pow, integers=False), "maximum": binary(ops.Maximum), "minimum": binary(ops.Minimum),
     "less": binary(ops.Less), "less_equal": binary(ops.LessEqual), "and": both, "where": where, "cast": cast,
     **{kind.name: unary(kind) for kind in (
-        ops.Neg, ops.Exp, ops.Sqrt, ops.Reciprocal, ops.Tanh, ops.Sigmoid, ops.Erf, ops.Cos, ops.Sin, ops.ReLU, ops.SiLU,
+        ops.Neg, ops.Exp, ops.Sqrt, ops.Reciprocal, ops.Tanh, ops.Sigmoid, ops.Erf, ops.Cos, ops.Sin, ops.ReLU,
+        ops.SiLU,
     )},
-    "gelu": unary(ops.GELU), "gelu, tanh": unary(lambda x: ops.GELU(x, tanh=True)),
+    "gelu": unary(ops.GELU), "gelu, tanh": unary(partial(ops.GELU, tanh=True)),
     "iota, size_of": sizes, "moves": moved, "concat": concat, "gather": gather,
     **{kind.name: along(kind) for kind in (ops.ReduceSum, ops.ReduceMean, ops.ReduceMax, ops.Softmax)},
     "top_k": top_k, "matmul": matmul, "attention": attention, "kv_cache_update": cache_update,

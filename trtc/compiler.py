@@ -220,12 +220,13 @@ def finish(writer: BundleWriter, made: Plan, rank: dict[str, Any]) -> None:
 def _engine(made: Plan, rank: dict[str, Any]) -> dict[str, Any]:
     """What engine.json says, but for the files."""
     checkpoint = made.model.checkpoint
+    builder = made.options.given if made.options else rank.pop("builder", None)
     tokenizer = [f.name for f in checkpoint.tokenizer_files if f.name in ("tokenizer.json", "tokenizer.model")]
     return {
         "trtc_version": trtc.__version__,
         "target": {"name": made.target.name, "version": made.target.version},
         "pipeline": str(made.pipeline),
-        **({"builder": builder} if (builder := made.options.given if made.options else rank.pop("builder", None)) else {}),
+        **({"builder": builder} if builder is not None else {}),
         "source": {
             "path": str(checkpoint.folder), "format": checkpoint.format, "architecture": checkpoint.config.architecture,
         },

@@ -11,6 +11,7 @@ from typing import Any
 from trtc.backend.bundle import BundleWriter, Progress, signature, silent
 from trtc.backend.cuda.plan import Plan, plan_of
 from trtc.backend.cuda.weights import write
+from trtc.backend.kernels import Kernel, Launch
 from trtc.ir.graph import Graph
 from trtc.ir.materialize import frontier
 from trtc.ir.op import Array
@@ -74,7 +75,11 @@ def _compile(plan: Plan, bundle: BundleWriter, folder: str, threads: int, progre
     kernels = plan.kernels
     files: dict[Any, str] = {}
     with ThreadPoolExecutor(threads) as pool:
-        made = pool.map(lambda pair: pair[0].machine_code(pair[1], plan.architecture), kernels.values())
+
+        def compiled(pair: tuple[Kernel, Launch]) -> bytes:
+            return pair[0].machine_code(pair[1], plan.architecture)
+
+        made = pool.map(compiled, kernels.values())
         for (key, (kernel, _)), cubin in zip(kernels.items(), made, strict=True):
             name = f"kernels/{kernel.source.stem}-{hashlib.sha256(cubin).hexdigest()[:12]}.cubin"
             if name not in files.values():

@@ -20,8 +20,8 @@ live at one time at most, may be compared with. A STEP is one of
 
 ``y[m, n] = x[m, k] @ weight[n, k]^T + bias[n] + residual[m, n]``, with sums in f32. An ARGUMENT is a REF or a number,
 ``{"i32": EXPR}``, ``{"i64": EXPR}`` or ``{"f32": x}``. A REF is ``{"at": "weight", "name": ..., "offset": n}``,
-``{"at": "scratch", "offset": n}``, ``{"at": "io", "name": ..., "offset": n}``, where an output that updates an input goes
-by the input's name, or ``{"at": "counters"}``. An EXPR is a number, or text for `trtc.expressions` in B, S, M and
+``{"at": "scratch", "offset": n}``, ``{"at": "io", "name": ..., "offset": n}``, where an output that updates an input
+goes by the input's name, or ``{"at": "counters"}``. An EXPR is a number, or text for `trtc.expressions` in B, S, M and
 ``multiprocessors``. A step with ``overlaps`` may start before the one before it is done: it waits by itself.
 """
 
@@ -86,11 +86,13 @@ class Plan:
             files: of machine code, by the kernel's key.
             weights: the file of weights.
         """
-        order = {key: number for number, key in enumerate(self.kernels)}
+        kernels = self.kernels
+        order = {key: number for number, key in enumerate(kernels)}
         return {
             "format": FORMAT, "version": VERSION, "architecture": self.architecture,
             "kernels": [
-                {"file": files[key], "entry": n.entry, "shared_bytes": n.shared_bytes} for key, (_, n) in self.kernels.items()
+                {"file": files[key], "entry": launch.entry, "shared_bytes": launch.shared_bytes}
+                for key, (_, launch) in kernels.items()
             ],
             "weights": {"file": weights, "bytes": self.weights.end, "tensors": self.weights.record()},
             "counter_bytes": self.counter_bytes,

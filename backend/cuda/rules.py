@@ -40,8 +40,10 @@ def rope_and_append(op: KVCacheUpdate, graph: Graph) -> Mapping[Value, Value] | 
     if len(readers) != 1:
         return None
     q, values = readers[0].operands["q"], readers[0].operands["v"]
-    if not isinstance(values, KVCacheUpdate) or (why := _unfit(op, values, q)):
-        return Skip(why) if isinstance(values, KVCacheUpdate) else None
+    if not isinstance(values, KVCacheUpdate):
+        return None
+    if why := _unfit(op, values, q):
+        return Skip(why)
     turned, k = _turned(q), _turned(op.new)
     if turned.rope_key != k.rope_key or turned.start is not op.start:
         turned, k = _Turned(q), _Turned(op.new)
@@ -141,16 +143,16 @@ def _activation(value: Value) -> str:
 
 
 def _gated(gate: Value, up: Value, activation: str, graph: Graph) -> Value | None:
-    match gate, up:
-        case Slice(x, axis, 0, half), Slice(y, other, start, size) if x is y and axis == other == x.type.rank - 1:
-            if half == size == start and x.shape[-1] == 2 * half:
-                return Gated(x, activation)
-        case Slice(Linear(x, weight, bias) as whole, axis, start, half), Slice(y, other, 0, size) if whole is y:
-            if axis == other == whole.type.rank - 1 and half == size == start and whole.shape[-1] == 2 * half:
-                if graph.is_constant(weight) and set(graph.users[whole]) == {gate, up}:   # the halves change places
-                    return Gated(Linear(x, _swapped(weight), _swapped(bias) if bias else None), activation)
-        case _:
-            pass
+    if not isinstance(gate, Slice) or not isinstance(up, Slice) or gate.x is not up.x:
+        return None
+    x, half = gate.x, gate.size
+    if not gate.axis == up.axis == x.type.rank - 1 or not up.size == half == _int(x.shape[-1]) // 2:
+        return None
+    if (gate.start, up.start) == (0, half):
+        return Gated(x, activation)
+    whole = isinstance(x, Linear) and graph.is_constant(x.weight) and set(graph.users[x]) == {gate, up}
+    if whole and isinstance(x, Linear) and (gate.start, up.start) == (half, 0):   # the halves change places
+        return Gated(Linear(x.x, _swapped(x.weight), _swapped(x.bias) if x.bias else None, loc=x.loc), activation)
     return None
 
 

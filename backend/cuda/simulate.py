@@ -108,7 +108,8 @@ class _Run:
             self._memory(places.workspace, self._known(step.workspace.bytes))[:] = POISON
         arrays = {value: self._operand(op, name, places) for name, value in op.operands.items()}
         made: Any = op.evaluate(*op.arguments(arrays))
-        for number, array in enumerate(made if isinstance(made, tuple) else (made,)):
+        several: tuple[Array, ...] = made if isinstance(made, tuple) else (made,)
+        for number, array in enumerate(several):
             content = packed(array, op.types[number])
             assert content.size == self._bytes(op.types[number]), f"{op.name} makes {array.shape}"
             self._memory(places.results[number], content.size)[:] = content

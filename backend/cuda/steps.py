@@ -114,7 +114,7 @@ class _Lowering:
         homes: dict[Value, str] = {}
         for name, value in self.graph.outputs.items():
             root = value
-            while isinstance(root, Op) and (isinstance(root, Reshape)):
+            while isinstance(root, Reshape):
                 root = root.x
             if name not in self.graph.aliases and not isinstance(root, Input) and not self.graph.is_constant(root):
                 homes.setdefault(root, name)
@@ -136,10 +136,11 @@ class _Lowering:
             case Transpose(x, axes) if _keeps_order(x.type, axes):
                 return self._region(op, "x", x)
             case Slice(x, axis, start) if op not in self.homes and math.prod(x.shape[:axis]) == 1:
-                step = math.prod(x.shape[axis + 1 :]) * x.dtype.bits // 8
-                if isinstance(step, int) and start * step % ALIGNED == 0:
+                rows = math.prod(x.shape[axis + 1 :])
+                first = start * rows * x.dtype.bits // 8 if isinstance(rows, int) else 1
+                if first % ALIGNED == 0:
                     base = self._region(op, "x", x)
-                    return Region(base.buffer, base.offset + start * step)
+                    return Region(base.buffer, base.offset + first)
             case _:
                 pass
         return None

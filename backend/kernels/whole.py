@@ -31,7 +31,8 @@ def plain_attention(op: Attention) -> Launch:
         "WINDOW": op.window, "SOFTCAP": int(op.softcap > 0), "MASK_AT": _mask_at(op, sizes), "SIZES": sizes.parameters,
     }   # fmt: skip
     given = (operand(f.name) for f in op.fields if f.is_operand and getattr(op, f.name) is not None)
-    numbers = (Scalar("i64", rows), count(tokens), count(op.k.shape[2]), Scalar("f32", op.scale), Scalar("f32", op.softcap))
+    counts = Scalar("i64", rows), count(tokens), count(op.k.shape[2])
+    numbers = *counts, Scalar("f32", op.scale), Scalar("f32", op.softcap)
     return Launch(
         "plain_attention", defines, (ceildiv(rows, WARPS), 1, 1), (32 * WARPS, 1, 1),
         (*given, result(), *numbers, *sizes.arguments),
@@ -52,9 +53,8 @@ def update_cache(op: KVCacheUpdate) -> Launch:
     batch, heads, tokens, size = op.new.shape
     rows = product(batch, heads, tokens)
     defines = {"T": op.dtype.name, "HEADS": fixed(heads), "SIZE": fixed(size), "WARPS": WARPS}
-    arguments = (
-        operand("cache"), operand("new"), operand("start"), Scalar("i64", rows), count(tokens), count(op.cache.shape[2]),
-    )   # fmt: skip
+    counts = Scalar("i64", rows), count(tokens), count(op.cache.shape[2])
+    arguments = (operand("cache"), operand("new"), operand("start"), *counts)
     return Launch(
         "update_cache", defines, (ceildiv(rows, WARPS), 1, 1), (32 * WARPS, 1, 1), arguments, in_place={0: "cache"}
     )
