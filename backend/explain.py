@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from itertools import groupby
 
+from trtc.backend.kernels import ARCHITECTURES
 from trtc.backend.targets import target
 from trtc.backend.tensorrt.api import KNOWN, PRODUCTS, dotted
 from trtc.backend.tensorrt.target import api
@@ -15,6 +16,7 @@ from trtc.ir.target import Target
 
 LEAVES = (Constant, Input, Weight)
 INSTALL: Mapping[str, str] = {
+    "cuda": "pip install 'trtc[cuda]'",
     "onnx": "pip install 'trtc[onnx]'",
     "tensorrt": "pip install tensorrt==VERSION (8.6 comes with JetPack 6, too; it needs Python 3.10 at most)",
     "tensorrt-rtx": "pip install 'trtc[rtx]'",
@@ -23,7 +25,12 @@ INSTALL: Mapping[str, str] = {
 
 
 def versions(name: str) -> list[str]:
-    """The versions of a target that there is a record of, oldest first; the one it has if it keeps none."""
+    """The versions of a target that there is a record of, oldest first; the one it has if it keeps none.
+
+    Those of target cuda are architectures.
+    """
+    if name == "cuda":
+        return [str(architecture) for architecture in ARCHITECTURES]
     return [dotted(v) for v in KNOWN[name]] if name in KNOWN else [target(name).version]
 
 

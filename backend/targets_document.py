@@ -15,7 +15,8 @@ This page is written by `trtc targets --write docs/targets.md`, from the records
 of what has been executed. `trtc targets NAME:VERSION` prints one target, `trtc targets --explain OP` one op. A version
 that is not listed is taken as the nearest before it; of a TensorRT that is newer than all of them, the module that is
 installed is asked what it has. `tensorrt:10.16/sm100` names the GPU, too, where that matters; with `+plugins` behind it
-trtc's own kernels are taken where they help (docs/kernels.md).
+trtc's own kernels are taken where they help (docs/kernels.md). What is a version elsewhere is an architecture of target
+cuda: `cuda:90` is for GPUs of compute capability 9.0.
 """
 
 def document(executed: str) -> str:
@@ -39,7 +40,7 @@ def kept(text: str) -> str:
 def _installs() -> list[str]:
     rows = ["| target | versions | install |", "|---|---|---|"]
     for name in sorted(INSTALL):
-        those = spanned(versions(name)) if name in KNOWN else f"{target(name).version.split('.')[0]}.x"
+        those = spanned(versions(name)) if len(versions(name)) > 1 else f"{target(name).version.split('.')[0]}.x"
         rows.append(f"| `{name}` | {those} | {INSTALL[name]} |")
     return rows
 
@@ -53,9 +54,12 @@ def _ops() -> list[str]:
     lines: list[str] = []
     for rows, names in groups.items():
         lines += [f"{', '.join(f'`{n}`' for n in names)}\n", *(f"* {which}: {words}" for which, words in rows), ""]
-    onnx = answers(target("onnx"))
-    said = [f"* {words}: {', '.join(f'`{n}`' for n in names)}" for words, names in sorted(onnx.items())]
-    return [*lines, "On onnx:\n", *said]
+    for name in ("cuda:90", "onnx"):
+        lines.append(f"On {name.partition(':')[0]}:\n")
+        for words, names in sorted(answers(target(name)).items()):
+            lines.append(f"* {words}: {', '.join(f'`{n}`' for n in names)}")
+        lines.append("")
+    return lines[:-1]
 
 
 def _rest(executed: str) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 
@@ -108,7 +108,7 @@ class _Run:
             self._memory(places.workspace, self._known(step.workspace.bytes))[:] = POISON
         arrays = {value: self._operand(op, name, places) for name, value in op.operands.items()}
         made: Any = op.evaluate(*op.arguments(arrays))
-        several: tuple[Array, ...] = made if isinstance(made, tuple) else (made,)
+        several = cast("tuple[Array, ...]", made if isinstance(made, tuple) else (made,))
         for number, array in enumerate(several):
             content = packed(array, op.types[number])
             assert content.size == self._bytes(op.types[number]), f"{op.name} makes {array.shape}"

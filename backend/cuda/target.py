@@ -41,7 +41,7 @@ def cuda(wanted: str) -> Target:
 def native(architecture: int) -> Mapping[type[Op], Condition]:
     """What the plan has a way to do: by a kernel of the registry, by cuBLASLt, or by looking at bytes otherwise."""
 
-    @stated("a kernel serves it")
+    @stated("a kernel serves its types and sizes, which docs/kernels.md lists")
     def served(op: Op) -> str | None:
         found = find(op, architecture)
         return None if isinstance(found, Kernel) else found

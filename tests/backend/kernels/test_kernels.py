@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import kernel_cases_plain  # noqa: F401  (whose cases join the others)
 import pytest
-from kernel_cases import DTYPES, MAKES, seeded, serving
+from kernel_cases import DTYPES, seeded, serving
+from kernel_cases_plain import MAKES
 
 from trtc.backend.kernels import ARCHITECTURES, KERNELS, Kernel, Launch, Scalar, ceildiv, find, kernel, product, ptx
 from trtc.backend.kernels.nvrtc import cache_folder, compile_source
