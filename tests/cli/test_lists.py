@@ -40,7 +40,7 @@ def test_the_page_of_an_op(trtc_: Trtc) -> None:
     text, decomposes, native = out.splitlines()[-3:]
     assert "    y[..., h] = (x[..., h] - mean) / sqrt(variance + eps) * weight[h] + bias[h]\n" in out
     assert text == "text        layer_norm %x, %weight, [bias = %bias] {eps: float = 1e-05}"
-    assert decomposes == "decomposes  into simpler ops" and native.startswith("native to   onnx")
+    assert decomposes == "decomposes  into simpler ops" and native.startswith("native to   cuda, onnx")
     assert "text        concat %parts, ... {axis: int}\n" in trtc_("ops", "concat")[1]
     assert "{sizes: tuple[Size, ...]}\ndecomposes  no, it is a primitive\n" in trtc_("ops", "reshape")[1]
 
