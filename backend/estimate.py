@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from trtc.backend.cuda.plan import plan_of
 from trtc.backend.tensorrt.api import PRODUCTS, api_of
 from trtc.backend.tensorrt.options import Options
 from trtc.backend.tensorrt.profiles import plan_profiles
@@ -54,12 +55,18 @@ def estimate(
     """
     if options is None:
         largest = sorted((item.value.type.nbytes() for item in frontier(graph)), reverse=True)[:threads]
-        most = {name: most for name, (_, most) in graph.bounds.items()}
-        return Estimate(weights, cache, peak_bytes(graph, most), SMALL_PROCESS + sum(largest))
+        return Estimate(weights, cache, _computed(graph, target), SMALL_PROCESS + sum(largest))
     assert target.name in PRODUCTS
     points = ({name: most for name, (_, _, most) in ranges.items()} for ranges in plan_profiles(graph, options))
     copies = 0 if options.weightless else 1 if api_of(target.name, target.version).level >= STREAMS else 2
     return Estimate(weights, cache, _activations(graph, points) + SCRATCH, PROCESS + copies * weights)
+
+
+def _computed(graph: Graph, target: Target) -> int:
+    """The bytes of intermediate values: as they are laid out where that is our work, else as if no op were fused."""
+    if target.name == "cuda":
+        return max(p.layout.bytes for p in plan_of(graph, int(target.version)).phases)
+    return peak_bytes(graph, {name: most for name, (_, most) in graph.bounds.items()})
 
 
 def _activations(graph: Graph, points: Iterable[Mapping[str, int]]) -> int:

@@ -59,15 +59,10 @@ def stored_bytes(graph: Graph) -> int:
 
 
 def summary(plan: Plan) -> dict[str, Any]:
-    """The scratch memory of each phase: its bytes, and how they compare with the least that any layout needs."""
-    return {
-        "scratch": {
-            p.phase.name: {"bytes": p.layout.bytes, "ratio": round(p.layout.bytes / max(p.layout.lower_bound, 1), 4)}
-            for p in plan.phases
-        },
-        "kernels": len(plan.kernels),
-        "steps": {p.phase.name: len(p.steps) for p in plan.phases},
-    }   # fmt: skip
+    """How many kernels there are; the scratch memory of the greatest phase, and how it compares with the least bytes."""
+    greatest = max((p.layout for p in plan.phases), key=lambda layout: layout.bytes)
+    ratio = greatest.bytes / max(greatest.lower_bound, 1)
+    return {"kernels": len(plan.kernels), "scratch_bytes": greatest.bytes, "scratch_ratio": round(ratio, 3)}
 
 
 def _compile(plan: Plan, bundle: BundleWriter, folder: str, threads: int, progress: Progress) -> dict[Any, str]:

@@ -12,6 +12,7 @@ from trtc.cli import _options as options
 from trtc.cli._debug import builder_lines, explaining
 from trtc.cli._dry_run import described
 from trtc.cli._shared import detail, progress, say
+from trtc.cli._table import amount
 from trtc.cli._tensorrt import TensorRT
 from trtc.errors import TrtcError
 
@@ -102,6 +103,9 @@ def _build(made: Plan, output: Path, threads: int, start: float) -> None:
         f"engine: {output}, {made.target}, {size:,} bytes, {seconds:.1f} s",
         engine=output, target=str(made.target), bytes=size, seconds=seconds,
     )   # fmt: skip
+    if "scratch_bytes" in bundle.builder:
+        scratch, ratio = bundle.builder["scratch_bytes"], bundle.builder["scratch_ratio"]
+        say(f"scratch memory: {amount(scratch)}, {ratio:.2f} times what lives at one time", scratch=scratch, ratio=ratio)
 
 
 def _observers(model: Model, dump_ir: Path | None, check: bool) -> list[Observer]:
