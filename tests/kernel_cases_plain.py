@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from kernel_cases import MAKES, Case, Maker, Random
 
+from trtc.backend.kernels import ops as fused
 from trtc.ir import ops
 from trtc.ir.op import Op
 from trtc.ir.ops import scalar
-from trtc.ir.types import DType, bool_, f32, i32, i64
+from trtc.ir.types import DType, bool_, f32, i4, i8, i32, i64
 
 Make = Callable[[Random, DType], Case]
 SHAPES = (
@@ -163,6 +164,13 @@ def cache_update(rng: Random, dtype: DType) -> Case:
     return make.case(ops.KVCacheUpdate(cache, new, start))
 
 
+def dequantize(rng: Random, dtype: DType) -> Case:
+    make, stored = maker(rng), (i8, i4)[int(rng.integers(2))]
+    weight = make.integers("weight", stored[3, 256], *((-128, 127) if stored == i8 else (-8, 7)))
+    scales = make.floats("scales", dtype[(3,) if stored == i8 else (3, 2)])
+    return make.case(fused.Dequantize(weight, scales))
+
+
 MAKES.update({
     "add": binary(ops.Add), "sub": binary(ops.Sub), "mul": binary(ops.Mul), "div": binary(ops.Div, integers=False),
     "pow": binary(ops.Pow, integers=False), "maximum": binary(ops.Maximum), "minimum": binary(ops.Minimum),
@@ -174,5 +182,5 @@ MAKES.update({
     "gelu": unary(ops.GELU), "gelu, tanh": unary(partial(ops.GELU, tanh=True)),
     "iota, size_of": sizes, "moves": moved, "concat": concat, "gather": gather,
     **{kind.name: along(kind) for kind in (ops.ReduceSum, ops.ReduceMean, ops.ReduceMax, ops.Softmax)},
-    "top_k": top_k, "matmul": matmul, "attention": attention, "kv_cache_update": cache_update,
+    "dequantize": dequantize, "top_k": top_k, "matmul": matmul, "attention": attention, "kv_cache_update": cache_update,
 })   # fmt: skip

@@ -59,7 +59,7 @@ def stored_bytes(graph: Graph) -> int:
 
 
 def summary(plan: Plan) -> dict[str, Any]:
-    """How many kernels there are; the scratch memory of the greatest phase, and how it compares with the least bytes."""
+    """How many kernels there are; the scratch memory of the greatest phase, and its ratio to the least possible."""
     greatest = max((p.layout for p in plan.phases), key=lambda layout: layout.bytes)
     ratio = greatest.bytes / max(greatest.lower_bound, 1)
     return {"kernels": len(plan.kernels), "scratch_bytes": greatest.bytes, "scratch_ratio": round(ratio, 3)}

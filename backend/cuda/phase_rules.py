@@ -11,6 +11,7 @@ from trtc.backend.kernels.ops import (
     AddRMSNorm,
     ArgMax,
     DecodeAttention,
+    Dequantize,
     FusedLinear,
     Gated,
     PrefillAttention,
@@ -106,7 +107,7 @@ def residual(op: Add, graph: Graph) -> Value | None:
         match y:
             case Linear(x, weight, bias) if graph.is_constant(weight) and not graph.is_constant(other):
                 return FusedLinear(x, weight, None, bias, other, loc=y.loc)
-            case FusedLinear(residual=None) if is_few(y.x):
+            case FusedLinear(residual=None) if is_few(y.x) or y.scales:
                 return y.with_attributes(residual=other)
             case _:
                 pass
@@ -118,6 +119,8 @@ def activation(op: Gated, graph: Graph) -> Value | None:
     match op.x:
         case Linear(x, weight, bias) as y if is_few(x) and len(graph.users[y]) == 1 and graph.is_constant(weight):
             return FusedLinear(x, weight, None, bias, activation=op.activation, loc=y.loc)
+        case FusedLinear(x, residual=None, activation="", softcap=0) as y if is_few(x) and len(graph.users[y]) == 1:
+            return y.with_attributes(activation=op.activation)
         case _:
             return None
 
@@ -136,6 +139,13 @@ def add_norm(op: RMSNorm | LayerNorm, graph: Graph) -> Mapping[Value, Value] | N
     return {op: fused, joint: fused.results[1]}
 
 
+def whole_weight(op: FusedLinear) -> Value | None:
+    """fused_linear(x, integers, scales) of many rows  ->  fused_linear(x, dequantize(integers, scales))"""
+    if not op.scales or op.softcap or is_few(op.x):
+        return None
+    return FusedLinear(op.x, Dequantize(op.weight, op.scales), None, op.bias, op.residual)
+
+
 def greatest(op: TopK) -> Value | None:
     """top_k(x, 1) of rows  ->  argmax(x)"""
     return Reshape(ArgMax(op.x), op.shape) if op.k == 1 and op.x.type.rank == 2 and op.type.dtype == i32 else None
@@ -149,5 +159,5 @@ def _int(size: Size) -> int:
 STAGES: tuple[tuple[Rule, ...], ...] = (
     (decode_attention, prefill_attention, gather_of_one),
     (residual, activation, greatest),
-    (add_norm,),
+    (add_norm, whole_weight),
 )

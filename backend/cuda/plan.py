@@ -43,6 +43,7 @@ from trtc.ir.graph import Graph
 from trtc.ir.ops import Linear
 
 FORMAT, VERSION = "trtc.cuda-plan", 1
+EARLY = ("weight", "bias", "scales", "fc", "proj")   # operands that kernels may read before they wait
 
 
 @dataclass(frozen=True)
@@ -134,9 +135,15 @@ def _launch(step: Step, memory: Layout, order: Mapping[tuple[Any, ...], int]) ->
     assert kernel and launch and op
     return {
         "kind": "launch", "kernel": order[kernel_key(kernel, launch)], "grid": list(launch.grid),
-        "block": list(launch.block), "overlaps": launch.overlaps, "loc": step.loc, "op": op.name,
+        "block": list(launch.block), "overlaps": _overlaps(step), "loc": step.loc, "op": op.name,
         "arguments": [_argument(a, step, memory) for a in launch.arguments],
     }   # fmt: skip
+
+
+def _overlaps(step: Step) -> bool:
+    """Whether a launch may start early: kernels read weights before they wait, so these must be nobody's results."""
+    early = (step.operands[name].buffer for name in EARLY if name in step.operands)
+    return bool(step.launch and step.launch.overlaps) and all(buffer.at == "weight" for buffer in early)
 
 
 def _argument(argument: Argument, step: Step, memory: Layout) -> dict[str, Any]:

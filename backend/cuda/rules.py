@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from trtc.backend.cuda.weight_only import weight_only
 from trtc.backend.kernels.ops import Gated, RopeAndAppend, capped_linear, experts_in_two
 from trtc.ir.graph import Graph
 from trtc.ir.op import Op, Value
@@ -162,4 +163,4 @@ def _swapped(rows: Value) -> Value:
 
 
 
-STAGES = ((rope_and_append, swiglu, gated_product, capped_linear, experts_in_two),)
+STAGES = ((rope_and_append, swiglu, gated_product, capped_linear, experts_in_two), (weight_only,))

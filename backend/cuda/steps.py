@@ -10,7 +10,7 @@ from typing import Literal
 from trtc.backend.cuda.phase_rules import is_few
 from trtc.backend.cuda.weights import Weights
 from trtc.backend.kernels import Kernel, Launch, Pointer, find, product
-from trtc.backend.kernels.ops import FusedLinear
+from trtc.backend.kernels.ops import Dequantize, FusedLinear
 from trtc.expressions import Expression
 from trtc.ir.graph import Graph
 from trtc.ir.op import Op, Result, Value
@@ -103,7 +103,7 @@ class _Lowering:
         for tensor in self.graph.inputs:
             self.regions[tensor] = Region(Buffer("io", tensor.key, nbytes(tensor.type)))
         for op in self.graph.ops:
-            if not isinstance(op, Input | Result) and not self.graph.is_constant(op):
+            if not isinstance(op, Input | Result) and (not self.graph.is_constant(op) or isinstance(op, Dequantize)):
                 self._lower(op)
         for name, value in self.graph.outputs.items():
             self._deliver(name, value)

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from trtc.backend.kernels.indexing import Sizes, collapsed
 from trtc.backend.kernels.kernel import kernel
 from trtc.backend.kernels.launch import Launch, Pointer, Scalar, ceildiv, operand, product, result
+from trtc.backend.kernels.ops import GROUP, Dequantize
 from trtc.ir.op import Op, Value
 from trtc.ir.ops import (
     GELU,
@@ -46,7 +47,7 @@ from trtc.ir.ops import (
     Transpose,
     Where,
 )  # fmt: skip
-from trtc.ir.types import DType, Size, bf16, bool_, f16, f32, i8, i32, i64, u8
+from trtc.ir.types import DType, Size, bf16, bool_, f16, f32, i4, i8, i32, i64, u8
 
 C_TYPES: Mapping[DType, str] = {
     f32: "f32", f16: "f16", bf16: "bf16", i8: "i8", u8: "u8", bool_: "u8", i32: "i32", i64: "i64",
@@ -183,6 +184,17 @@ def pointwise_slice(op: Slice) -> Launch:
 
 def _few(op: Concat) -> str | None:
     return _moved(op) if len(op.parts) <= 8 else f"it joins {len(op.parts)} parts, but must join 8 at most"
+
+
+@kernel("pointwise.cu")
+def dequantize(op: Dequantize) -> Launch:
+    """A thread makes one element of a weight."""
+    text, four = _Text(), op.weight.dtype == i4
+    text.pointers.append(operand("weight"))
+    text.declared.append(f"const {'u8' if four else 'i8'}* p0,")
+    column = f"c0 * {text.sizes(op.scales.shape[1])} + c1 / {GROUP}" if four else "c0"
+    number = "(float)((int)((u32)p0[i / 2] << (i % 2 ? 24 : 28)) >> 28)" if four else "(float)p0[i]"
+    return text.launch(op, f"{number} * {text.read('scales', op.scales, column)}", op.shape)
 
 
 @kernel("pointwise.cu", _few)

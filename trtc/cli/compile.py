@@ -105,7 +105,8 @@ def _build(made: Plan, output: Path, threads: int, start: float) -> None:
     )   # fmt: skip
     if "scratch_bytes" in bundle.builder:
         scratch, ratio = bundle.builder["scratch_bytes"], bundle.builder["scratch_ratio"]
-        say(f"scratch memory: {amount(scratch)}, {ratio:.2f} times what lives at one time", scratch=scratch, ratio=ratio)
+        said = f"scratch memory: {amount(scratch)}, {ratio:.2f} times what lives at one time"
+        say(said, scratch=scratch, ratio=ratio)
 
 
 def _observers(model: Model, dump_ir: Path | None, check: bool) -> list[Observer]:

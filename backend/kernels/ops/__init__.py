@@ -1,7 +1,7 @@
 """Ops that kernels compute and the IR has no single op for, by kind."""
 
 from trtc.backend.kernels.ops.attention import DecodeAttention, PrefillAttention, RopeAndAppend
-from trtc.backend.kernels.ops.linear import GROUP, FusedLinear, Gated, capped_linear
+from trtc.backend.kernels.ops.linear import GROUP, Dequantize, FusedLinear, Gated, capped_linear
 from trtc.backend.kernels.ops.moe import ExpertsInner, ExpertsOuter, Route, experts_in_two
 from trtc.backend.kernels.ops.norm import AddLayerNorm, AddRMSNorm
 from trtc.backend.kernels.ops.sampling import ArgMax, Sample, StopCheck
@@ -12,6 +12,7 @@ __all__ = [
     "AddRMSNorm",
     "ArgMax",
     "DecodeAttention",
+    "Dequantize",
     "ExpertsInner",
     "ExpertsOuter",
     "FusedLinear",

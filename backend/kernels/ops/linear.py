@@ -80,7 +80,8 @@ class FusedLinear(Op, name="cuda.fused_linear"):
         return (y if residual is None else wide(residual) + y).astype(x.dtype)
 
     def decompose(self) -> Value:
-        y: Value = Linear(self.x, self._plain_weight(), self.bias)
+        weight = plain_weight(self.weight, self.scales) if self.scales else self.weight
+        y: Value = Linear(self.x, weight, self.bias)
         if self.activation:
             last, half = y.type.rank - 1, self.type.shape[-1]
             assert isinstance(half, int)
@@ -88,14 +89,31 @@ class FusedLinear(Op, name="cuda.fused_linear"):
         y = soft_cap(y, self.softcap) if self.softcap else y
         return Add(self.residual, y) if self.residual else y
 
-    def _plain_weight(self) -> Value:
-        if not self.scales:
-            return self.weight
-        outer, inner = self.weight.shape
-        assert isinstance(inner, int)
-        groups = 1 if self.weight.dtype == i8 else inner // GROUP
-        parts = Reshape(Cast(self.weight, self.x.dtype), (outer, groups, inner // groups))
-        return Reshape(Mul(parts, Reshape(self.scales, (outer, groups, 1))), (outer, inner))
+
+class Dequantize(Op, name="cuda.dequantize"):
+    """The weight of ``cuda.fused_linear`` in full: what products of many rows read.
+
+    Operands:
+        weight: i8 or i4 [N, K].
+        scales: float: [N] of i8, [N, K/128] of i4.
+    Result:
+        float[N, K], of scales' dtype. It is computed when the engine runs, though it is a constant.
+    """
+
+    weight: Value
+    scales: Value
+
+    def infer(self) -> TensorType:
+        x = Input("x", TensorType(self.scales.dtype, (1, *self.weight.shape[1:])))
+        FusedLinear(x, self.weight, self.scales)   # which checks them
+        return TensorType(self.scales.dtype, self.weight.shape)
+
+    def evaluate(self, weight: Array, scales: Array) -> Array:
+        each = wide(scales)[:, None] if scales.ndim == 1 else np.repeat(wide(scales), GROUP, axis=1)
+        return (wide(weight.astype(scales.dtype)) * each).astype(scales.dtype)
+
+    def decompose(self) -> Value:
+        return plain_weight(self.weight, self.scales)
 
 
 class Gated(Op, name="cuda.gated"):
@@ -129,6 +147,15 @@ class Gated(Op, name="cuda.gated"):
         last, half = self.x.type.rank - 1, self.type.shape[-1]
         assert isinstance(half, int)
         return Mul(activation(self.activation, Slice(self.x, last, 0, half)), Slice(self.x, last, half, half))
+
+
+def plain_weight(weight: Value, scales: Value) -> Value:
+    """Integers times their scales."""
+    outer, inner = weight.shape
+    assert isinstance(inner, int)
+    groups = 1 if weight.dtype == i8 else inner // GROUP
+    parts = Reshape(Cast(weight, scales.dtype), (outer, groups, inner // groups))
+    return Reshape(Mul(parts, Reshape(scales, (outer, groups, 1))), (outer, inner))
 
 
 def activation(name: str, x: Value) -> Op:

@@ -1,0 +1,73 @@
+"""Weights of 8 and 4 bits, as tools write them: which stay so in a plan, and that it means the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cuda_families
+import models
+import numpy as np
+import pytest
+from models import Case
+from quantizers import SCHEMES, Scheme, compressed, quantise
+
+from trtc.backend.cuda.plan import Plan, plan_of
+from trtc.backend.cuda.simulate import Simulator
+from trtc.backend.cuda.weight_only import integers
+from trtc.compiler import plan, read_model
+from trtc.ir.materialize import materialize
+from trtc.ir.ops import Linear
+
+CASE = Case("quantised", {
+    "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 1, "num_key_value_heads": 2,
+}, dtype="float16")   # fmt: skip
+MORE = {
+    "packed-4-groups-of-128": compressed("pack-quantized", num_bits=4, group_size=128, strategy="group"),
+    "packed-4-rows": compressed("pack-quantized", num_bits=4, strategy="channel"),
+}
+KEPT = {"packed-4-groups-of-128": "i4", "packed-4-rows": "i4", "int-8-rows": "i8"}
+WHOLE = ("packed-4-symmetric", "awq", "gptq-4", "modelopt-smoothquant", "fp8-blocks")   # groups of 32, zeros, floats
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return models.write(CASE, tmp_path_factory.mktemp("models") / "plain")
+
+
+def scheme(name: str) -> Scheme:
+    return {**SCHEMES, **MORE}[name]
+
+
+def stored(made: Plan, phase: str) -> set[str]:
+    """The element types of the layers' weights."""
+    steps = next(p.steps for p in made.phases if p.phase.name == phase)
+    return {str(s.op.operands["weight"].dtype) for s in steps if s.op and s.op.name == "cuda.fused_linear"}
+
+
+@pytest.mark.parametrize("name", [*KEPT, *WHOLE])
+def test_a_plan_of_quantised_weights_means_what_they_mean(name: str, plain: Path, tmp_path: Path) -> None:
+    """Scales are rounded to f16, where the graph rounds each weight: a few steps of f16 at 1."""
+    quantise(scheme(name), plain, tmp_path / name)
+    model = read_model(tmp_path / name, **models.LIMITS)
+    graph = plan(model, target="cuda:90").graph
+    made = plan_of(graph, 90)
+    assert stored(made, "decode-1") == {KEPT.get(name, "f16")}
+    assert stored(made, "prefill") == {"f16"}   # whole, for cuBLASLt
+    want = models.graph_logits(model.graph, model.checkpoint.source, CASE)[:, : cuda_families.CALLS]
+    got = cuda_families.logits(graph, Simulator(made, model.checkpoint.source).run, CASE)
+    np.testing.assert_allclose(got, want, rtol=0, atol=16 * 2.0**-10)
+
+
+@pytest.mark.parametrize("name", [*KEPT, "packed-4-symmetric", "modelopt-fp8-rows"])
+def test_integers_and_scales_make_the_weight(name: str, plain: Path, tmp_path: Path) -> None:
+    quantise(scheme(name), plain, tmp_path / name)
+    model = read_model(tmp_path / name, **models.LIMITS)
+    source, seen = model.checkpoint.source, 0
+    for op in model.graph.ops:
+        if isinstance(op, Linear) and op.loc != "lm_head" and (found := integers(op.weight)):
+            q, scale, whole = (materialize(v, source).astype(np.float64) for v in (found.q, found.scale, op.weight))
+            assert abs(q).max() <= 1 << (found.bits - 1)
+            each = [a // b for a, b in zip(q.shape, scale.shape, strict=True)]
+            np.testing.assert_allclose(q * np.kron(scale, np.ones(each)), whole, rtol=2.0**-10, atol=1e-7)
+            seen += 1
+    assert seen == (7 if name in KEPT or name == "packed-4-symmetric" else 0)
