@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from trtc.backend.cuda.rules import is_output
 from trtc.backend.kernels.linear import MOST as FEW
 from trtc.backend.kernels.ops import (
     AddLayerNorm,
@@ -102,7 +103,7 @@ def gather_of_one(op: Gather) -> Value | None:
 def residual(op: Add, graph: Graph) -> Value | None:
     """linear(x, w) + r  ->  fused_linear(x, w, residual = r)"""
     for y, other in ((op.a, op.b), (op.b, op.a)):
-        if len(graph.users.get(y, ())) != 1 or y.type != op.type or other.type != op.type:
+        if not _is_read_once(y, graph) or y.type != op.type or other.type != op.type:
             continue
         match y:
             case Linear(x, weight, bias) if graph.is_constant(weight) and not graph.is_constant(other):
@@ -114,12 +115,16 @@ def residual(op: Add, graph: Graph) -> Value | None:
     return None
 
 
+def _is_read_once(value: Value, graph: Graph) -> bool:
+    return len(graph.users.get(value, ())) == 1 and not is_output(value, graph)
+
+
 def activation(op: Gated, graph: Graph) -> Value | None:
     """gated(linear(x, w))  ->  fused_linear(x, w, activation), of few rows"""
     match op.x:
-        case Linear(x, weight, bias) as y if is_few(x) and len(graph.users[y]) == 1 and graph.is_constant(weight):
+        case Linear(x, weight, bias) as y if is_few(x) and _is_read_once(y, graph) and graph.is_constant(weight):
             return FusedLinear(x, weight, None, bias, activation=op.activation, loc=y.loc)
-        case FusedLinear(x, residual=None, activation="", softcap=0) as y if is_few(x) and len(graph.users[y]) == 1:
+        case FusedLinear(x, residual=None, activation="", softcap=0) as y if is_few(x) and _is_read_once(y, graph):
             return y.with_attributes(activation=op.activation)
         case _:
             return None

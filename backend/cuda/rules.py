@@ -151,10 +151,16 @@ def _gated(gate: Value, up: Value, activation: str, graph: Graph) -> Value | Non
         return None
     if (gate.start, up.start) == (0, half):
         return Gated(x, activation)
-    whole = isinstance(x, Linear) and graph.is_constant(x.weight) and set(graph.users[x]) == {gate, up}
-    if whole and isinstance(x, Linear) and (gate.start, up.start) == (half, 0):   # the halves change places
+    alone = set(graph.users[x]) == {gate, up} and not is_output(x, graph)
+    swaps = alone and (gate.start, up.start) == (half, 0)
+    if swaps and isinstance(x, Linear) and graph.is_constant(x.weight):   # the halves change places
         return Gated(Linear(x.x, _swapped(x.weight), _swapped(x.bias) if x.bias else None, loc=x.loc), activation)
     return None
+
+
+def is_output(value: Value, graph: Graph) -> bool:
+    """Whether a value is given out."""
+    return any(value is output for output in graph.outputs.values())
 
 
 def _swapped(rows: Value) -> Value:
