@@ -1,0 +1,119 @@
+"""Rules of one phase: which kernels' ops stand for what, and where not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trtc.backend.cuda.phase_rules import STAGES
+from trtc.backend.cuda.phases import Phase, phases
+from trtc.ir.graph import Graph
+from trtc.ir.sample import sample
+from trtc.ir.text import parse
+from trtc.passes.rewrite import apply
+
+CACHED = """trtc ir 1
+graph @cached(%qkv: f32[B, S, 48], %past_lengths: i32[B], %input_lengths: i32[B], %k: f32[B, 1, M, 8],
+              %v: f32[B, 1, M, 8]) where B in 1..4, S in 1..8, M in 8..16 {
+  %q, %keys, %values = cuda.rope_and_append %qkv, %k, %v, %past_lengths {heads = 4}
+    : f32[B, S, 32], f32[B, 1, M, 8], f32[B, 1, M, 8]
+  %q1 = reshape %q {sizes = [B, S, 4, 8]} : f32[B, S, 4, 8]
+  %q2 = transpose %q1 {axes = [0, 2, 1, 3]} : f32[B, 4, S, 8]
+  %new = size_of %qkv {axis = 1} : i32[]
+  %lengths = add %past_lengths, %new : i32[B]
+  %y = attention %q2, %keys, %values, lengths = %lengths {ATTRIBUTES} : f32[B, 4, S, 8]
+  %z = transpose %y {axes = [0, 2, 1, 3]} : f32[B, S, 4, 8]
+  return z = %z, k = %keys, v = %values
+}"""
+
+
+def found(graph: Graph) -> dict[str, list[str]]:
+    """The ops of each phase that compute, by its name."""
+    plain = ("input", "weight", "constant", "result", "reshape", "transpose", "size_of", "iota", "add", "gather")
+    return {p.phase: [op.name for op in p.ops if op.name not in plain] for p in map(Named, phases(graph))}
+
+
+class Named:
+    def __init__(self, phase: Phase) -> None:
+        self.phase, self.ops = phase.name, phase.graph.ops
+
+
+def attention(attributes: str) -> Graph:
+    return parse(CACHED.replace("ATTRIBUTES", attributes))
+
+
+def test_attention_is_that_of_the_phase() -> None:
+    got = found(attention("scale = 0.5, window = 3"))
+    assert set(got) == {"decode-1", "decode-2", "decode-4", "prefill"}
+    assert got["decode-2"] == ["cuda.rope_and_append", "cuda.decode_attention"]
+    assert got["prefill"] == ["cuda.rope_and_append", "cuda.prefill_attention"]
+
+
+def test_attention_that_is_not_causal_stays() -> None:
+    got = found(attention("scale = 0.5, causal = false"))
+    assert got["decode-1"] == got["prefill"] == ["cuda.rope_and_append", "attention"]
+
+
+def test_phases_mean_what_the_graph_means() -> None:
+    """Where every token is real: those beyond are zeros in prefill, and anything elsewhere."""
+    graph = attention("scale = 0.5, softcap = 2.0")
+    for phase in phases(graph):
+        sizes = {name: most for name, (_, most) in phase.bounds.items()}
+        tensors = sample(graph, 1, sizes=sizes)
+        tensors["input_lengths"][:] = sizes["S"]
+        want, got = graph.evaluate(tensors), phase.graph.evaluate(tensors)
+        for name, array in want.items():
+            np.testing.assert_allclose(got[name], array, rtol=0, atol=1e-5)
+
+
+LINEAR = """trtc ir 1
+graph @g(%x: f16[ROWS, 32], %r: f16[ROWS, 8]) where B in 1..64 {
+  %w = weight {key = "w"} : f16[16, 32]
+  %p = weight {key = "p"} : f16[8, 8]
+  %both = linear %x, %w : f16[ROWS, 16]
+  %inner = cuda.gated %both : f16[ROWS, 8]
+  %out = linear %inner, %p : f16[ROWS, 8]
+  %sum = add %r, %out : f16[ROWS, 8]
+  return sum = %sumMORE
+}"""
+
+
+def rewritten(rows: str, more: str = "") -> list[Any]:
+    graph = parse(LINEAR.replace("ROWS", rows).replace("MORE", more))
+    for stage in STAGES:
+        graph = apply(graph, stage, "phase")
+    return [op for op in graph.ops if op.name.startswith(("linear", "cuda.", "add"))]
+
+
+def test_few_rows_take_activation_and_residual_along() -> None:
+    first, second = rewritten("16")
+    assert (first.name, first.activation, second.name) == ("cuda.fused_linear", "silu", "cuda.fused_linear")
+    assert second.residual.key == "r"
+
+
+@pytest.mark.parametrize("rows", ["17", "B"])
+def test_many_rows_leave_the_activation_to_a_kernel_of_its_own(rows: str) -> None:
+    assert [op.name for op in rewritten(rows)] == ["linear", "cuda.gated", "cuda.fused_linear"]
+
+
+def test_what_is_given_out_stays() -> None:
+    assert [op.name for op in rewritten("4", ", whole = %both")] == ["linear", "cuda.gated", "cuda.fused_linear"]
+    assert [op.name for op in rewritten("4", ", out = %out")] == ["cuda.fused_linear", "linear", "add"]
+
+
+
+
+@pytest.mark.parametrize("norm", ["rms_norm", "layer_norm"])
+def test_a_sum_is_made_with_its_norm(norm: str) -> None:
+    graph = parse(f"""trtc ir 1
+graph @g(%x: f32[B, 8], %y: f32[B, 8]) where B in 1..4 {{
+  %w = weight {{key = "w"}} : f32[8]
+  %sum = add %x, %y : f32[B, 8]
+  %z = {norm} %sum, %w : f32[B, 8]
+  return z = %z, sum = %sum
+}}""")
+    for stage in STAGES:
+        graph = apply(graph, stage, "phase")
+    assert [op.name for op in graph.ops if op.name not in ("input", "weight")] == [f"cuda.add_{norm}", "result"]
