@@ -9,6 +9,7 @@ from trtc.backend.cuda.steps import Buffer, Step
 from trtc.expressions import evaluate
 
 ALIGNMENT = 256
+TRIES = 16
 MULTIPROCESSORS = 256   # more than any GPU has: workspaces grow with their number
 
 
@@ -27,7 +28,7 @@ class Layout:
     lower_bound: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Lifetime:
     """A buffer of some bytes, from the first step that writes it to the last that reads it."""
 
@@ -58,14 +59,34 @@ def lifetimes(steps: Sequence[Step], extremes: Sequence[Mapping[str, int]]) -> l
 
 
 def layout(steps: Sequence[Step], extremes: Sequence[Mapping[str, int]]) -> Layout:
-    """Offsets for all scratch buffers of these steps: the greatest first, each into the gap that fits it best."""
+    """Offsets for all scratch buffers of these steps: the greatest first, each into the gap that fits it best.
+
+    As long as that needs more than the lower bound, those that stick out are placed first in another try.
+    """
     alive = lifetimes(steps, extremes)
+    bound = _most_at_once(alive)
+    order = sorted(alive, key=lambda a: (-a.bytes, a.first))
+    best: dict[Buffer, int] = {}
+    least = -1
+    for _ in range(TRIES):
+        placed = _placed(order)
+        end = max((offset + item.bytes for offset, item in placed), default=0)
+        if least < 0 or end < least:
+            best, least = {item.buffer: offset for offset, item in placed}, end
+        if least == bound:
+            break
+        outer = [item for offset, item in placed if offset + item.bytes == end]
+        order = [*outer, *(item for item in order if item not in outer)]
+    return Layout(best, least, bound)
+
+
+def _placed(order: Sequence[Lifetime]) -> list[tuple[int, Lifetime]]:
+    """Each with its offset, placed in this order."""
     placed: list[tuple[int, Lifetime]] = []
-    for item in sorted(alive, key=lambda a: (-a.bytes, a.first)):
+    for item in order:
         taken = sorted((offset, offset + other.bytes) for offset, other in placed if item.meets(other))
         placed.append((_gap(taken, item.bytes), item))
-    ends = [offset + item.bytes for offset, item in placed]
-    return Layout({item.buffer: offset for offset, item in placed}, max(ends, default=0), _most_at_once(alive))
+    return placed
 
 
 def _gap(taken: list[tuple[int, int]], size: int) -> int:
