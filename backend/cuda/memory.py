@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from trtc.backend.cuda.steps import Buffer, Step
 from trtc.expressions import evaluate
 
 ALIGNMENT = 256
-TRIES = 16
+TRIES = 6               # of each order
 MULTIPROCESSORS = 256   # more than any GPU has: workspaces grow with their number
 
 
@@ -58,26 +58,40 @@ def lifetimes(steps: Sequence[Step], extremes: Sequence[Mapping[str, int]]) -> l
     return [Lifetime(buffer, most[buffer.bytes], *span) for buffer, span in spans.items()]
 
 
-def layout(steps: Sequence[Step], extremes: Sequence[Mapping[str, int]]) -> Layout:
-    """Offsets for all scratch buffers of these steps: the greatest first, each into the gap that fits it best.
+ORDERS: tuple[Callable[[Lifetime], tuple[int, int]], ...] = (
+    lambda a: (-a.bytes, a.first),
+    lambda a: (-a.bytes * (a.last - a.first + 1), a.first),
+    lambda a: (a.first, -a.bytes),
+)
 
-    As long as that needs more than the lower bound, those that stick out are placed first in another try.
+
+def layout(steps: Sequence[Step], extremes: Sequence[Mapping[str, int]]) -> Layout:
+    """Offsets for all scratch buffers of these steps: each in turn into the gap that fits it best.
+
+    Of several orders the best is taken, the greatest first or those that take most for longest, say; and those that
+    stick out of what it gives come first in another try, as long as that is more than the lower bound.
     """
     alive = lifetimes(steps, extremes)
     bound = _most_at_once(alive)
-    order = sorted(alive, key=lambda a: (-a.bytes, a.first))
-    best: dict[Buffer, int] = {}
-    least = -1
-    for _ in range(TRIES):
-        placed = _placed(order)
-        end = max((offset + item.bytes for offset, item in placed), default=0)
-        if least < 0 or end < least:
-            best, least = {item.buffer: offset for offset, item in placed}, end
-        if least == bound:
+    tries = (placed for key in ORDERS for placed in _tries(sorted(alive, key=key)))
+    best: list[tuple[int, Lifetime]] = []
+    for placed in tries:
+        best = placed if not best or _end(placed) < _end(best) else best
+        if _end(best) == bound:
             break
-        outer = [item for offset, item in placed if offset + item.bytes == end]
+    return Layout({item.buffer: offset for offset, item in best}, _end(best), bound)
+
+
+def _tries(order: list[Lifetime]) -> Iterator[list[tuple[int, Lifetime]]]:
+    """Placements in an order, and in those that it leads to."""
+    for _ in range(TRIES):
+        yield (placed := _placed(order))
+        outer = [item for offset, item in placed if offset + item.bytes == _end(placed)]
         order = [*outer, *(item for item in order if item not in outer)]
-    return Layout(best, least, bound)
+
+
+def _end(placed: Sequence[tuple[int, Lifetime]]) -> int:
+    return max((offset + item.bytes for offset, item in placed), default=0)
 
 
 def _placed(order: Sequence[Lifetime]) -> list[tuple[int, Lifetime]]:

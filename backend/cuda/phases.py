@@ -46,11 +46,15 @@ def _smaller(pairs: list[tuple[int, int]], number: int) -> bool:
 
 
 def phases(graph: Graph, tokens: int = TOKENS) -> Iterator[Phase]:
-    """The phases of a legal graph: decode for each batch size that is usual, then for greater ones, then prefill."""
+    """The phases of a legal graph: decode for each batch size that the runtime rounds up to, for greater ones; prefill.
+
+    Args:
+        tokens: new tokens of a batch in one call at most; no fewer than sequences.
+    """
     (_, batch), (_, new) = (graph.bounds.get(name, (1, 1)) for name in ("B", "S"))
-    for size in BUCKETS:
-        if size <= batch:
-            yield _phase(f"decode-{size}", graph, {"B": (size, size), "S": (1, 1)}, size)
+    usual = {size for size in BUCKETS if size <= batch} | ({batch} if batch <= BUCKETS[-1] else set())
+    for size in sorted(usual):
+        yield _phase(f"decode-{size}", graph, {"B": (size, size), "S": (1, 1)}, size)
     if batch > BUCKETS[-1]:
         yield _phase("decode", graph, {"B": (BUCKETS[-1] + 1, batch), "S": (1, 1)}, batch)
     yield _phase("prefill", graph, {}, min(batch * new, max(tokens, batch)))
