@@ -52,8 +52,8 @@ def phases(graph: Graph, tokens: int = TOKENS) -> Iterator[Phase]:
         tokens: new tokens of a batch in one call at most; no fewer than sequences.
     """
     (_, batch), (_, new) = (graph.bounds.get(name, (1, 1)) for name in ("B", "S"))
-    usual = {size for size in BUCKETS if size <= batch} | ({batch} if batch <= BUCKETS[-1] else set())
-    for size in sorted(usual):
+    usual = [size for size in (*BUCKETS, batch) if size <= min(batch, BUCKETS[-1])]
+    for size in sorted(set(usual)):
         yield _phase(f"decode-{size}", graph, {"B": (size, size), "S": (1, 1)}, size)
     if batch > BUCKETS[-1]:
         yield _phase("decode", graph, {"B": (BUCKETS[-1] + 1, batch), "S": (1, 1)}, batch)
