@@ -110,10 +110,10 @@ class Operands:
 
     x: int
     weight: int
-    bias: int
-    residual: int
     y: int
     workspace: int
+    bias: int = 0
+    residual: int = 0
 
     @property
     def alignments(self) -> tuple[int, int, int, int, int]:

@@ -64,6 +64,7 @@ class Plan:
 
     Args:
         architecture: of the cubins: 90 for compute capability 9.0.
+        weight_bytes: of the memory of all weights.
         counter_bytes: of memory that is zero before each launch.
     """
 
@@ -71,6 +72,7 @@ class Plan:
     architecture: int
     kernels: tuple[PlanKernel, ...]
     weights_file: str
+    weight_bytes: int
     weights: Mapping[str, PlanTensor]
     counter_bytes: Expression
     phases: tuple[Phase, ...]
@@ -80,19 +82,13 @@ class Plan:
         return self.file.parent
 
     @property
-    def weight_bytes(self) -> int:
-        """The bytes of the memory of all weights."""
-        return max((t.offset + t.bytes for t in self.weights.values()), default=0)
-
-    @property
     def scratch_bytes(self) -> int:
         """What the phase that computes in most memory needs."""
         return max(phase.scratch_bytes for phase in self.phases)
 
     def phase(self, sizes: Mapping[str, int]) -> Phase | None:
-        """The phase that takes these sizes; of several the one of the fewest tokens."""
-        fitting = [p for p in self.phases if p.takes(sizes)]
-        return min(fitting, key=lambda p: [p.bounds.get(name, (1, 1))[1] for name in "SB"], default=None)
+        """The first phase that takes these sizes."""
+        return next((phase for phase in self.phases if phase.takes(sizes)), None)
 
 
 def read_plan(bundle: EngineBundle) -> Plan:
@@ -108,6 +104,7 @@ def read_plan(bundle: EngineBundle) -> Plan:
         architecture=spec["architecture"],
         kernels=tuple(PlanKernel(**kernel) for kernel in spec["kernels"]),
         weights_file=spec["weights"]["file"],
+        weight_bytes=spec["weights"]["bytes"],
         weights={name: PlanTensor(**tensor) for name, tensor in spec["weights"]["tensors"].items()},
         counter_bytes=spec["counter_bytes"],
         phases=tuple(map(_phase, spec["phases"])),

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from trtc.errors import TrtcError
 from trtc.runtime.gpu.device import Device
 from trtc.runtime.gpu.driver import GPUError
 from trtc.runtime.gpu.memory import release
 from trtc.runtime.gpu.stream import Stream
-
-Three: TypeAlias = tuple[int, int, int]
 
 FOREIGN = ("CUDA_ERROR_NO_BINARY_FOR_GPU", "CUDA_ERROR_INVALID_IMAGE", "CUDA_ERROR_UNSUPPORTED_PTX_VERSION")
 SHARED = 48 * 1024   # bytes of a block's shared memory that a kernel may have without asking
@@ -81,17 +80,27 @@ class Kernel:
     function: Any
     shared: int
 
-    def launch(self, config: Any, arguments: int) -> None:
-        """Run it, after what the config's stream has been told before.
 
-        Args:
-            config: as of `configure`.
-            arguments: the address of an array with the address of each argument; both are read before this returns.
-        """
-        self.module.device.driver.call("cuLaunchKernelEx", config, self.function, arguments, 0)
+@dataclass(frozen=True)
+class Launch:
+    """A kernel, all that it is launched with known.
+
+    Args:
+        config: as of `configure`, with a stream.
+        arguments: the address of an array with the address of each argument; both are read by each `enqueue`.
+    """
+
+    kernel: Kernel
+    config: Any
+    arguments: int
+
+    def enqueue(self, stream: Stream) -> None:
+        """Run it, after what the config's stream has been told before."""
+        kernel = self.kernel
+        kernel.module.device.driver.call("cuLaunchKernelEx", self.config, kernel.function, self.arguments, 0)
 
 
-def configure(stream: Stream, grid: Three, block: Three, shared: int, overlaps: bool) -> Any:
+def configure(stream: Stream, grid: Sequence[int], block: Sequence[int], shared: int, overlaps: bool) -> Any:
     """How a kernel is launched; many launches may share one.
 
     Args:
