@@ -110,6 +110,10 @@ class FakeKernel:
 Kernels = Mapping[str, FakeKernel]
 
 
+def no_kernels(image: bytes) -> Kernels:
+    return {}
+
+
 @dataclass
 class FakeStream:
     tasks: list[Task] = field(default_factory=list[Task])
@@ -154,7 +158,7 @@ class FakeDriver:
     def __init__(self, total: int = 1 << 30, devices: int = 1, load: Callable[[bytes], Kernels] | None = None,
                  capability: tuple[int, int] = (9, 0)) -> None:   # fmt: skip
         self.total, self.devices, self.capability = total, devices, capability
-        self.load = load or (lambda image: {})
+        self.load = load or no_kernels
         self.launches: list[CUlaunchConfig] = []
         self.memory: dict[int, np.ndarray[Any, Any]] = {}    # of the GPU, by address
         self.pinned: dict[int, np.ndarray[Any, Any]] = {}

@@ -121,10 +121,10 @@ def _phase(spec: dict[str, Any]) -> Phase:
 def _read(file: Path) -> dict[str, Any]:
     """The object in plan.json, checked against the schema."""
     try:
-        spec = json.loads(file.read_text(encoding="utf-8"))
+        spec = cast("dict[str, Any]", json.loads(file.read_text(encoding="utf-8")))
     except ValueError:
         raise TrtcError(f"{file} is damaged: it is no JSON", AGAIN) from None
-    version = cast("dict[str, Any]", spec).get("version") if isinstance(spec, dict) else None
+    version = spec.get("version") if hasattr(spec, "get") else None
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise TrtcError(
             f"{file} is a plan of version {version}, but this trtc reads up to {FORMAT_VERSION}",
@@ -154,5 +154,5 @@ def _check(plan: Plan, bundle: EngineBundle) -> None:
 
 def references(step: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The places in memory that a step reads or writes, as plan.json has them."""
-    found = [*step.get("arguments", ()), *(value for value in step.values() if isinstance(value, dict))]
-    return [entry for entry in found if "at" in entry]
+    given: list[Any] = [*step.get("arguments", ()), *step.values()]
+    return [entry for entry in given if isinstance(entry, dict) and "at" in entry]

@@ -80,10 +80,12 @@ class Program:
     def _launch(self, step: dict[str, Any]) -> Step:
         grid = [self.slots.number(n) for n in step["grid"]]
         arguments = self.slots.arguments(step["arguments"])
-        number, block, overlaps = step["kernel"], step["block"], step.get("overlaps", False)
+        number: int = step["kernel"]
+        block, overlaps = step["block"], step.get("overlaps", False)
 
         def bind(machine: Machine, values: Values) -> Launch:
-            kernel, blocks = machine.kernels[number], [values[place] for place in grid]
+            kernel = machine.kernels[number]
+            blocks = [values[place] for place in grid]
             config = configure(machine.stream, blocks, block, kernel.shared, overlaps and machine.overlaps)
             return Launch(kernel, config, values.pointers(arguments))
 

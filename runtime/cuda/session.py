@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from trtc.errors import TrtcError
 from trtc.expressions import evaluate
@@ -49,7 +50,8 @@ def open_plan(bundle: EngineBundle, options: SessionOptions) -> GPUSession:
     weights = PlanWeights(plan, evaluate(plan.counter_bytes, {"multiprocessors": multiprocessors}), device, stream)
     executor = PlanExecutor(plan, machine, weights, multiprocessors)
     kind = ChoosingGPUSession if tensors.chooses else GPUSession
-    return kind(bundle, stream, executor, NoInputs(), chunk=options.prefill_chunk, graphs=options.cuda_graphs, kept=KEPT)
+    how: dict[str, Any] = {"chunk": options.prefill_chunk, "graphs": options.cuda_graphs, "kept": KEPT}
+    return kind(bundle, stream, executor, NoInputs(), **how)
 
 
 def _check_device(plan: Plan, device: Device) -> None:

@@ -104,7 +104,7 @@ def _pieces(parts: Iterable[Part]) -> Iterator[list[Part]]:
 
 def _read(file: Path, start: int, memory: HostArray, first: int, size: int) -> None:
     """Read bytes of a file into the host's memory from its byte ``first`` on."""
-    view = memoryview(memory.array)[first : first + size]
+    view = memory.array[first : first + size].data
     with file.open("rb", buffering=0) as opened:
         opened.seek(start)
         while view:

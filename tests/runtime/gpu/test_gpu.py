@@ -198,7 +198,8 @@ def test_a_stream_waits_for_an_event_of_another() -> None:
 
 def test_kernels_are_found_by_name_and_launched_in_order() -> None:
     def double(grid: Dim, block: Dim, arguments: int) -> None:
-        address, count = ((ctypes.c_uint64 * 2).from_address(a)[0] for a in (ctypes.c_uint64 * 2).from_address(arguments))
+        places = (ctypes.c_uint64 * 2).from_address(arguments)
+        address, count = (ctypes.c_uint64.from_address(place).value for place in places)
         assert (grid, block) == ((4, 1, 1), (32, 1, 1))
         numbers = np.ctypeslib.as_array((ctypes.c_int32 * count).from_address(address))
         numbers *= 2
