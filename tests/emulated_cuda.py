@@ -9,6 +9,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from fake_cublas import FakeCublas
 from fake_cuda import Dim, FakeDriver, FakeKernel
 
 import trtc
-from trtc.backend.kernels import kernel as kernel_module
 from trtc.backend.kernels.nvrtc import Binary
 from trtc.runtime.cuda import cublaslt
 from trtc.runtime.gpu import device as device_module
@@ -66,7 +66,7 @@ def _library(source: str, defines: str, entry: str) -> Any:
 
 def compile_emulated(patch: pytest.MonkeyPatch, model: Path, out: Path, dtype: str, **limits: Any) -> trtc.EngineBundle:
     """An engine whose cubins are descriptions of kernels."""
-    patch.setattr(kernel_module, "compile_source", emulated_source)
+    patch.setattr(import_module("trtc.backend.kernels.kernel"), "compile_source", emulated_source)
     trtc.compile(model, out, target="cuda:90", dtype=dtype, **limits)
     return trtc.EngineBundle.open(out)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import re
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,8 +13,14 @@ import ml_dtypes
 import numpy as np
 from fake_cuda import FakeDriver
 
+from trtc.runtime.cuda.cublaslt import SIGNATURES
+
 TYPES: dict[int, Any] = {0: np.float32, 2: np.float16, 14: ml_dtypes.bfloat16}
-SUCCESS, NOT_INITIALIZED, INVALID_VALUE, NOT_SUPPORTED = 0, 1, 7, 15
+SUCCESS, NOT_INITIALIZED, INTERNAL_ERROR, NOT_SUPPORTED = 0, 1, 14, 15
+SAID = {
+    NOT_INITIALIZED: b"the library was not initialized", INTERNAL_ERROR: b"an internal operation failed",
+    NOT_SUPPORTED: b"the requested functionality is not supported",
+}   # fmt: skip
 
 
 @dataclass
@@ -26,28 +34,17 @@ class Object:
         return int.from_bytes(self.attributes.get(attribute, default.to_bytes(8, "little")), "little")
 
 
-class Function:
-    """A function of the library, whose types may be set, and which ctypes converts arguments for."""
+def c_function(name: str, call: Callable[..., Any]) -> Any:
+    """A function that ctypes calls as it would C's; what it raises is printed, and a status."""
 
-    def __init__(self, call: Callable[..., Any]) -> None:
-        self._call = call
-        self.argtypes: list[Any] | None = None
-        self.restype: Any = ctypes.c_int
+    def checked(*arguments: Any) -> int:
+        try:
+            return call(*(argument or 0 for argument in arguments))
+        except Exception:
+            traceback.print_exc()
+            return INTERNAL_ERROR
 
-    def __call__(self, *arguments: Any) -> Any:
-        if self.argtypes is not None:
-            assert len(arguments) == len(self.argtypes)
-            held = [t.from_param(a) for t, a in zip(self.argtypes, arguments, strict=True)]
-            arguments = tuple(_number(a) for a in held)
-        return self._call(*arguments)
-
-
-def _number(argument: Any) -> Any:
-    """The number that C would be given."""
-    if hasattr(argument, "_obj"):   # by reference
-        return ctypes.addressof(argument._obj)
-    value = getattr(argument, "value", argument)
-    return 0 if value is None else value
+    return ctypes.CFUNCTYPE(ctypes.c_int, *SIGNATURES[name])(checked)
 
 
 class FakeCublas:
@@ -62,31 +59,22 @@ class FakeCublas:
         self.driver, self.status, self.algorithms = driver, status, algorithms
         self.objects: dict[int, Object] = {}
         self.asked = 0   # for algorithms
-        self._functions: dict[str, Function] = {}
+        for name in SIGNATURES:
+            part = re.fullmatch(r"cublasLt\w+?(Create|Destroy|SetAttribute)", name)
+            setattr(self, name, c_function(name, getattr(self, f"_{part[1] if part else name}")))
+        self.cublasLtGetVersion = ctypes.CFUNCTYPE(ctypes.c_size_t)(lambda: 130100)
+        self.cublasLtGetStatusString = ctypes.CFUNCTYPE(ctypes.c_char_p, ctypes.c_int)(self._said)
 
-    def __getattr__(self, name: str) -> Function:
-        if not name.startswith("cublasLt"):
-            raise AttributeError(name)
-        if name not in self._functions:
-            for end in ("Create", "Destroy", "SetAttribute"):
-                if name != f"cublasLt{end}" and name.endswith(end):
-                    self._functions[name] = Function(getattr(self, f"_{end}"))
-                    break
-            else:
-                self._functions[name] = Function(getattr(self, f"_{name}"))
-        return self._functions[name]
-
-    def _cublasLtGetVersion(self) -> int:
-        return 130100
-
-    def _cublasLtGetStatusString(self, status: int) -> bytes:
-        return {1: b"the library was not initialized", 15: b"the requested functionality is not supported"}[status]
+    def _said(self, status: int) -> int:
+        """Where a status is described; ctypes takes an address as the text."""
+        self.text = ctypes.create_string_buffer(SAID[status])
+        return ctypes.addressof(self.text)
 
     def _cublasLtCreate(self, handle: int) -> int:
         ctypes.c_uint64.from_address(handle).value = 77
         return self.status
 
-    def _cublasLtDestroy(self, handle: Any) -> int:
+    def _cublasLtDestroy(self, handle: int) -> int:
         return SUCCESS
 
     def _Create(self, made: int, *arguments: int) -> int:
