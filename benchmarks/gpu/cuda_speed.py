@@ -12,6 +12,7 @@ steps, and by the host's clock. PYTHONPATH may be a checkout: trtc need not be i
 from __future__ import annotations
 
 import argparse
+import re
 import resource
 import statistics
 import subprocess
@@ -172,8 +173,9 @@ def decode(session: Any, bundle: Any, batch: int, tokens: int, capacity: int) ->
     end.record(session.stream)
     end.synchronize()
     host = (time.perf_counter() - wall) / STEPS * 1e3
-    print(f"decode, batch {batch}, behind {tokens} tokens, capacity {capacity}: "
-          f"{end.milliseconds_since(begin) / STEPS:.3f} ms by events, {host:.3f} ms by the host's clock", flush=True)   # fmt: skip
+    took = end.milliseconds_since(begin) / STEPS
+    print(f"decode, batch {batch}, behind {tokens} tokens, capacity {capacity}: {took:.3f} ms by events, "
+          f"{host:.3f} ms by the host's clock", flush=True)   # fmt: skip
 
 
 def profile(work: Path) -> None:
@@ -181,12 +183,14 @@ def profile(work: Path) -> None:
     from trtc.runtime.bundle import EngineBundle
     from trtc.runtime.cuda.layers import times
 
-    said = times(EngineBundle.open(work / "engine", verify=False))
-    sums: dict[str, list[float]] = {}
-    for name, seconds in said["seconds"].items():
-        sums.setdefault(name.rpartition("/")[2], []).extend(seconds)
-    for name, seconds in sorted(sums.items(), key=lambda item: -sum(item[1])):
-        print(f"{name:40} {len(seconds):4} times, {sum(seconds) * 1e6:8.1f} us in all", flush=True)
+    for batch in (1, 8, 64):
+        said = times(EngineBundle.open(work / "engine", verify=False), batch)
+        sums: dict[str, list[float]] = {}
+        for name, seconds in said["seconds"].items():
+            sums.setdefault(re.sub(r"\.\d+\.", ".*.", name), []).extend(seconds)
+        print(f"batch {batch}, {said['context']} keys: {sum(map(sum, sums.values())) * 1e3:.3f} ms in all", flush=True)
+        for name, seconds in sorted(sums.items(), key=lambda item: -sum(item[1])):
+            print(f"  {name:60} {len(seconds):4} x {1e6 * sum(seconds) / len(seconds):7.1f} us", flush=True)
 
 
 PARTS: dict[str, Callable[[Path], None]] = {

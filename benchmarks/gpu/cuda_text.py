@@ -5,8 +5,8 @@
 A MODEL is a folder with a checkpoint, or the name of one of random_models.py; by default all of those. Each is compiled
 in each type and continues prompts greedily: each alone, four at a time, without CUDA graphs, with the prompts in
 chunks. In f32 all must be what transformers says on the CPU; in 16 bits, where tokens first differ, what counts is how
-far apart the two tokens' logits are in transformers (f32 arithmetic over weights rounded alike). Every model and type is
-a process of its own. PYTHONPATH may be a checkout: trtc need not be installed.
+far apart the two tokens' logits are in transformers (f32 arithmetic over weights rounded alike). Every model and type
+is a process of its own. PYTHONPATH may be a checkout: trtc need not be installed.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import random_models
 
 import trtc
@@ -99,8 +100,8 @@ class Reference:
         self._model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         for weight in self._model.parameters():
             weight.data = weight.data.to(getattr(torch, dtype)).float()
-        ends = self._model.generation_config.eos_token_id
-        self._ends = set(ends if isinstance(ends, list) else [ends])
+        ends: Any = self._model.generation_config.eos_token_id
+        self._ends = {int(end) for end in np.ravel(ends if ends is not None else -1)}
 
     def prompts(self) -> Tokens:
         """Those of the model's own file; else of random tokens."""

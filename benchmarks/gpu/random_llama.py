@@ -3,7 +3,8 @@
     python benchmarks/gpu/random_llama.py make FOLDER [--shape small] [--layers 16] [--dtype float16]
     python benchmarks/gpu/random_llama.py time FOLDER [--tokens 980] [--batch 1] [--dtype float16]
 
-Runs where torch and transformers are. 16 layers of the shape small have 1.1 billion parameters; ``8b`` is LLaMA 3.1 8B's.
+Runs where torch and transformers are. 16 layers of the shape small have 1.1 billion parameters; the shape 8b is that of
+LLaMA 3.1 8B.
 """
 
 from __future__ import annotations

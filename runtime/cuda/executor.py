@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from trtc.errors import TrtcError
 from trtc.expressions import evaluate
-from trtc.runtime.cuda.plan import Plan
+from trtc.runtime.cuda.plan import Phase, Plan
 from trtc.runtime.cuda.program import Machine, PlanRun, Program
 from trtc.runtime.cuda.weights import PlanWeights
 from trtc.runtime.gpu.buffers import Sizes
@@ -35,12 +35,21 @@ class PlanExecutor:
         """The sizes by the names that expressions have for them."""
         return {"B": sizes.batch, "S": sizes.tokens, "M": sizes.capacity, "multiprocessors": self._multiprocessors}
 
-    def run(self, sizes: Sizes, addresses: Mapping[str, int], scratch: int) -> PlanRun:
+    def phase(self, sizes: Sizes) -> Phase:
+        """The phase that takes some sizes.
+
+        Errors:
+            TrtcError: there is none.
+        """
         symbols = self._symbols(sizes)
         phase = self.plan.phase(symbols)
         if phase is None:
             said = ", ".join(f"{name} {symbols[name]}" for name in "BSM")
             raise TrtcError(f"{self.plan.file} has no phase for {said}", "help: compile with greater limits")
+        return phase
+
+    def run(self, sizes: Sizes, addresses: Mapping[str, int], scratch: int) -> PlanRun:
+        symbols, phase = self._symbols(sizes), self.phase(sizes)
         if phase.name not in self._programs:
             self._programs[phase.name] = Program(phase)
 

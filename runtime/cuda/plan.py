@@ -77,9 +77,19 @@ class Plan:
     counter_bytes: Expression
     phases: tuple[Phase, ...]
 
+    def words(self, step: Mapping[str, Any]) -> str:
+        """What does a step: a kernel's entry, cuBLASLt, or a copy."""
+        number: int = step.get("kernel", 0)
+        return {"launch": self.kernels[number].entry, "matmul": "cuBLASLt", "copy": "copy"}[step["kind"]]
+
     @property
     def folder(self) -> Path:
         return self.file.parent
+
+    @property
+    def has_products(self) -> bool:
+        """Whether any step is cuBLASLt's."""
+        return any(step["kind"] == "matmul" for phase in self.phases for step in phase.steps)
 
     @property
     def scratch_bytes(self) -> int:

@@ -39,19 +39,26 @@ def open_plan(bundle: EngineBundle, options: SessionOptions) -> GPUSession:
         MissingPackage: CUDA's bindings or cuBLAS are not installed.
         TrtcError: the engine is damaged, or this machine cannot run it.
     """
-    plan, tensors, device = read_plan(bundle), Tensors(bundle.ranks[0]), open_device(options.device)
+    stream, executor = open_executor(bundle, options.device)
+    kind = ChoosingGPUSession if Tensors(bundle.ranks[0]).chooses else GPUSession
+    how: dict[str, Any] = {"chunk": options.prefill_chunk, "graphs": options.cuda_graphs, "kept": KEPT}
+    return kind(bundle, stream, executor, NoInputs(), **how)
+
+
+def open_executor(bundle: EngineBundle, number: int) -> tuple[Stream, PlanExecutor]:
+    """Load the plan on a GPU, and what it needs to run.
+
+    Errors: as of `open_plan`.
+    """
+    plan, device = read_plan(bundle), open_device(number)
     _check_device(plan, device)
     least = {"weights": plan.weight_bytes, "activations": plan.scratch_bytes}
     require(device, MemoryPlan(least | {f"KV cache of {STEP} tokens": STEP * bundle.cache.bytes_per_token}))
     stream, kernels = Stream(device), load_kernels(plan, device)
-    has_products = any(step["kind"] == "matmul" for phase in plan.phases for step in phase.steps)
-    machine = Machine(stream, kernels, CublasLt(device) if has_products else None, plan.architecture >= OVERLAPS)
+    machine = Machine(stream, kernels, CublasLt(device) if plan.has_products else None, plan.architecture >= OVERLAPS)
     multiprocessors = device.attribute("MULTIPROCESSOR_COUNT")
     weights = PlanWeights(plan, evaluate(plan.counter_bytes, {"multiprocessors": multiprocessors}), device, stream)
-    executor = PlanExecutor(plan, machine, weights, multiprocessors)
-    kind = ChoosingGPUSession if tensors.chooses else GPUSession
-    how: dict[str, Any] = {"chunk": options.prefill_chunk, "graphs": options.cuda_graphs, "kept": KEPT}
-    return kind(bundle, stream, executor, NoInputs(), **how)
+    return stream, PlanExecutor(plan, machine, weights, multiprocessors)
 
 
 def _check_device(plan: Plan, device: Device) -> None:
