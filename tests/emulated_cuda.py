@@ -6,8 +6,10 @@ import ctypes
 import hashlib
 import json
 import os
+import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import Any
 import emulator
 import pytest
 from fake_cublas import FakeCublas
-from fake_cuda import Dim, FakeDriver, FakeKernel
+from fake_cuda import Dim, FakeDriver
 
 import trtc
 from trtc.backend.kernels.nvrtc import Binary
@@ -33,28 +35,35 @@ def emulated_source(source: Path, defines: Mapping[str, int | str], architecture
     return Binary(b"cubin" + json.dumps(said, sort_keys=True).encode(), "")
 
 
-class EmulatedModule(Mapping[str, FakeKernel]):
-    """The kernels that `emulated_source` describes, compiled for the CPU when they are asked for."""
+@dataclass(frozen=True)
+class EmulatedKernel:
+    """A kernel that is compiled for the CPU when it is first launched.
 
-    def __init__(self, image: bytes) -> None:
-        self._said = json.loads(image.removeprefix(b"cubin"))
+    Args:
+        said: what `emulated_source` says of it.
+    """
 
-    def __getitem__(self, entry: str) -> FakeKernel:
-        library = _library(self._said["source"], json.dumps(self._said["defines"], sort_keys=True), entry)
+    said: Mapping[str, Any]
+    entry: str
 
-        def run(grid: Dim, block: Dim, arguments: int) -> None:
-            library.emulate((ctypes.c_uint * 3)(*grid), ctypes.c_uint(block[0]), ctypes.c_void_p(arguments), False)
+    @property
+    def library(self) -> Any:
+        return _library(self.said["source"], json.dumps(self.said["defines"], sort_keys=True), self.entry)
 
-        return FakeKernel(library.parameters(), run)
+    @property
+    def parameters(self) -> int:
+        return self.library.parameters()
 
-    def __contains__(self, entry: object) -> bool:
-        return f" {entry}(" in emulator.inlined(Path(self._said["source"]))
+    def run(self, grid: Dim, block: Dim, arguments: int) -> None:
+        blocks = (ctypes.c_uint * 3)(*grid)
+        self.library.emulate(blocks, ctypes.c_uint(block[0]), ctypes.c_void_p(arguments), ctypes.c_bool(False))
 
-    def __iter__(self) -> Iterator[str]:
-        raise NotImplementedError
 
-    def __len__(self) -> int:
-        raise NotImplementedError
+def kernels(image: bytes) -> dict[str, EmulatedKernel]:
+    """The kernels of a cubin of `emulated_source`."""
+    said = json.loads(image.removeprefix(b"cubin"))
+    names = re.findall(r"__global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(", emulator.inlined(Path(said["source"])))
+    return {name: EmulatedKernel(said, name) for name in names}
 
 
 @cache
@@ -71,10 +80,14 @@ def compile_emulated(patch: pytest.MonkeyPatch, model: Path, out: Path, dtype: s
     return trtc.EngineBundle.open(out)
 
 
-def install(patch: pytest.MonkeyPatch, driver: FakeDriver | None = None) -> FakeDriver:
-    """Have sessions run on stand-ins."""
+def install(patch: pytest.MonkeyPatch, driver: FakeDriver | None = None, **options: Any) -> FakeDriver:
+    """Have sessions run on stand-ins.
+
+    Args:
+        options: of `FakeCublas`.
+    """
     driver = driver or FakeDriver()
-    driver.load = EmulatedModule
+    driver.load = kernels
     patch.setattr(device_module, "driver", lambda: open_driver(driver))
-    patch.setattr(cublaslt, "load_library", lambda: FakeCublas(driver))
+    patch.setattr(cublaslt, "load_library", lambda: FakeCublas(driver, **options))
     return driver

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -94,17 +94,17 @@ class Failure(Exception):
         self.code = code
 
 
-@dataclass(frozen=True)
-class FakeKernel:
-    """A kernel.
+class FakeKernel(Protocol):
+    """A kernel."""
 
-    Args:
-        parameters: how many it has, of 8 bytes at most.
-        run: what it does, by grid, block, and the address of the addresses of its arguments.
-    """
+    @property
+    def parameters(self) -> int:
+        """How many it has, of 8 bytes at most."""
+        ...
 
-    parameters: int
-    run: Callable[[Dim, Dim, int], None]
+    def run(self, grid: Dim, block: Dim, arguments: int) -> None:
+        """What it does, by the address of the addresses of its arguments."""
+        ...
 
 
 Kernels = Mapping[str, FakeKernel]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_cuda import POISON, CUresult, Dim, Failure, FakeDriver, FakeKernel
+from fake_cuda import POISON, CUresult, Dim, Failure, FakeDriver
 
 from trtc.errors import MissingPackage, TrtcError
 from trtc.runtime.gpu import driver as driver_module
@@ -197,14 +197,17 @@ def test_a_stream_waits_for_an_event_of_another() -> None:
 
 
 def test_kernels_are_found_by_name_and_launched_in_order() -> None:
-    def double(grid: Dim, block: Dim, arguments: int) -> None:
-        places = (ctypes.c_uint64 * 2).from_address(arguments)
-        address, count = (ctypes.c_uint64.from_address(place).value for place in places)
-        assert (grid, block) == ((4, 1, 1), (32, 1, 1))
-        numbers = np.ctypeslib.as_array((ctypes.c_int32 * count).from_address(address))
-        numbers *= 2
+    class Double:
+        parameters = 2
 
-    fake = FakeDriver(load=lambda image: {"double": FakeKernel(2, double)})
+        def run(self, grid: Dim, block: Dim, arguments: int) -> None:
+            places = (ctypes.c_uint64 * 2).from_address(arguments)
+            address, count = (ctypes.c_uint64.from_address(place).value for place in places)
+            assert (grid, block) == ((4, 1, 1), (32, 1, 1))
+            numbers = np.ctypeslib.as_array((ctypes.c_int32 * count).from_address(address))
+            numbers *= 2
+
+    fake = FakeDriver(load=lambda image: {"double": Double()})
     gpu = device(fake)
     arena, stream, host = on_gpu(gpu, np.array([3, 4], np.int32))
     module = Module(gpu, b"cubin ...", "kernels.cubin")
