@@ -18,17 +18,14 @@ import resource
 import subprocess
 import sys
 import time
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import random_models
+from random_models import torch, transformers
 
 import trtc
-
-torch: Any = import_module("torch")
-transformers: Any = import_module("transformers")
 
 NEW, BATCH = 48, 4   # tokens that follow each prompt; prompts at a time
 Tokens = list[list[int]]

@@ -13,12 +13,10 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-torch: Any = import_module("torch")
-transformers: Any = import_module("transformers")
+from random_models import torch, transformers
 
 SHAPES: dict[str, dict[str, Any]] = {
     "small": {

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+HERE = Path(__file__).resolve().parent
+sys.path[:] = [p for p in sys.path if Path(p).resolve() != HERE]   # or transformers takes kernels.py for a package of PyPI
 torch: Any = import_module("torch")
 transformers: Any = import_module("transformers")
 
