@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-sys.path[:] = [p for p in sys.path if Path(p).resolve() != HERE]   # or transformers takes kernels.py for a package of PyPI
+sys.path[:] = [p for p in sys.path if Path(p).resolve() != HERE]   # lest transformers takes kernels.py for a package
 torch: Any = import_module("torch")
 transformers: Any = import_module("transformers")
 
