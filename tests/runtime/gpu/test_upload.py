@@ -28,7 +28,8 @@ def test_parts_of_any_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piec
     (tmp_path / "file").write_bytes(data)
     places = {"a": (7, 1000), "b": (1007, 0), "c": (1007, 3), "d": (1010, 1990)}
     arena = Arena(device, MemoryPlan({name: size for name, (_, size) in places.items()}))
-    upload(tmp_path / "file", [Part(start, size, arena[name]) for name, (start, size) in places.items()], Stream(device))
+    parts = [Part(start, size, arena[name]) for name, (start, size) in places.items()]
+    upload(tmp_path / "file", parts, Stream(device))
     for name, (start, size) in places.items():
         assert ctypes.string_at(arena[name], size) == data[start : start + size]
     assert not driver.pinned
