@@ -26,6 +26,7 @@ from trtc.runtime.cuda import cublaslt
 from trtc.runtime.gpu import device as device_module
 from trtc.runtime.gpu.driver import open_driver
 
+KERNEL = re.compile(r"__global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(")
 _FOLDER = tempfile.TemporaryDirectory(prefix="trtc-kernels-")   # gone when the tests end
 
 
@@ -62,8 +63,7 @@ class EmulatedKernel:
 def kernels(image: bytes) -> dict[str, EmulatedKernel]:
     """The kernels of a cubin of `emulated_source`."""
     said = json.loads(image.removeprefix(b"cubin"))
-    names = re.findall(r"__global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(", emulator.inlined(Path(said["source"])))
-    return {name: EmulatedKernel(said, name) for name in names}
+    return {name: EmulatedKernel(said, name) for name in KERNEL.findall(emulator.inlined(Path(said["source"])))}
 
 
 @cache
