@@ -49,7 +49,8 @@ def _steps(bundle: EngineBundle, graph: Graph) -> Profiles:
     from trtc.runtime.cuda.layers import step_name
     from trtc.runtime.cuda.plan import read_plan
 
-    plan, places = read_plan(bundle), dict[str, list[Op]]()
+    plan = read_plan(bundle)
+    places: dict[str, list[Op]] = {}
     for op in graph.ops:
         places.setdefault(op.loc, []).append(op)
     return [
