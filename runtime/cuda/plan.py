@@ -16,6 +16,8 @@ from trtc.runtime.bundle import EngineBundle
 from trtc.runtime.integrity import AGAIN
 
 FORMAT_VERSION = 1
+PLACES = {"scratch": {""}, "counters": {""}}   # of which there is one each
+NUMBERS = ("i32", "i64", "f32")
 
 
 @dataclass(frozen=True)
@@ -149,20 +151,18 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _check(plan: Plan, bundle: EngineBundle) -> None:
-    """Check what the schema cannot say: that what steps refer to is there."""
+    """Check what the schema cannot say, or not as quickly: arguments, and that what steps refer to is there."""
     rank = bundle.ranks[0]
-    known = {"weight": set(plan.weights), "io": {t.name for t in (*rank.inputs, *rank.outputs)}}
+    known = {"weight": set(plan.weights), "io": {t.name for t in (*rank.inputs, *rank.outputs)}, **PLACES}
     for phase in plan.phases:
         for number, step in enumerate(phase.steps):
             place = f"{plan.file}: step {number} of {phase.name}"
             if step["kind"] == "launch" and step["kernel"] >= len(plan.kernels):
                 raise TrtcError(f"{place} launches kernel {step['kernel']}, but there are {len(plan.kernels)}", AGAIN)
-            for entry in references(step):
-                if entry["at"] in known and entry.get("name") not in known[entry["at"]]:
-                    raise TrtcError(f"{place} uses the {entry['at']} {entry.get('name')}, but there is none", AGAIN)
-
-
-def references(step: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The places in memory that a step reads or writes, as plan.json has them."""
-    given: list[Any] = [*step.get("arguments", ()), *step.values()]
-    return [entry for entry in given if isinstance(entry, dict) and "at" in entry]
+            given: list[Any] = [*step.get("arguments", ()), *(v for v in step.values() if isinstance(v, dict))]
+            for entry in given:
+                at, name = entry.get("at", ""), entry.get("name", "")
+                if at and name not in known.get(at, ()):
+                    raise TrtcError(f"{place} uses {at} {name}, but there is none", AGAIN)
+                if not at and entry.keys().isdisjoint(NUMBERS):
+                    raise TrtcError(f"{place} has an argument that is neither a place nor a number", AGAIN)
