@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.resources import files
@@ -18,6 +18,12 @@ from trtc.runtime.integrity import AGAIN
 FORMAT_VERSION = 1
 PLACES = {"scratch": {""}, "counters": {""}}   # of which there is one each
 NUMBERS = ("i32", "i64", "f32")
+FIELDS = {
+    "launch": {"kernel", "grid", "block", "arguments"},
+    "matmul": {"m", "n", "k", "dtype", "x", "weight", "y", "workspace", "workspace_bytes"},
+    "copy": {"from", "to", "bytes"},
+}
+"""What a step of each kind has at least."""
 
 
 @dataclass(frozen=True)
@@ -151,18 +157,34 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _check(plan: Plan, bundle: EngineBundle) -> None:
-    """Check what the schema cannot say, or not as quickly: arguments, and that what steps refer to is there."""
+    """Check what the schema does not: steps, and that what they refer to is there."""
     rank = bundle.ranks[0]
     known = {"weight": set(plan.weights), "io": {t.name for t in (*rank.inputs, *rank.outputs)}, **PLACES}
     for phase in plan.phases:
         for number, step in enumerate(phase.steps):
-            place = f"{plan.file}: step {number} of {phase.name}"
-            if step["kind"] == "launch" and step["kernel"] >= len(plan.kernels):
-                raise TrtcError(f"{place} launches kernel {step['kernel']}, but there are {len(plan.kernels)}", AGAIN)
-            given: list[Any] = [*step.get("arguments", ()), *(v for v in step.values() if isinstance(v, dict))]
-            for entry in given:
-                at, name = entry.get("at", ""), entry.get("name", "")
-                if at and name not in known.get(at, ()):
-                    raise TrtcError(f"{place} uses {at} {name}, but there is none", AGAIN)
-                if not at and entry.keys().isdisjoint(NUMBERS):
-                    raise TrtcError(f"{place} has an argument that is neither a place nor a number", AGAIN)
+            if wrong := _wrong(step, len(plan.kernels), known):
+                raise TrtcError(f"{plan.file}: step {number} of {phase.name} {wrong}", AGAIN)
+
+
+def _wrong(step: Mapping[str, Any], kernels: int, known: Mapping[str, Set[str]]) -> str:
+    """What is wrong with a step; empty where nothing is.
+
+    Args:
+        kernels: how many there are.
+        known: by kind of place, the names that there are.
+    """
+    kind = step.get("kind", "")
+    if kind not in FIELDS:
+        return f"is a {kind}, but must be one of {', '.join(FIELDS)}"
+    if missing := FIELDS[kind] - step.keys():
+        return f"is a {kind}, but has no {min(missing)}"
+    if kind == "launch" and not 0 <= step["kernel"] < kernels:
+        return f"launches kernel {step['kernel']}, but there are {kernels}"
+    given: list[Any] = [*step.get("arguments", ()), *(value for value in step.values() if isinstance(value, dict))]
+    for entry in given:
+        at, name = entry.get("at", ""), entry.get("name", "")
+        if at and name not in known.get(at, ()):
+            return f"uses {at} {name}, but there is none"
+        if not at and entry.keys().isdisjoint(NUMBERS):
+            return "has an argument that is neither a place nor a number"
+    return ""

@@ -34,7 +34,8 @@ def test_steps_by_phase_and_the_ops_of_their_places(trtc_: Trtc, engine: Path) -
     assert "transformer.layers.0" in attention and "attention" in attention.split()[-1]
     assert "cuBLASLt" in prefill and "cuBLASLt" not in one
     code, out, _ = trtc_("inspect", engine, "--layers", "--json")
-    assert code == 0 and [len(steps) for steps in json.loads(out)] == [len(p.splitlines()) - 2 for p in (one, two, prefill)]
+    phases = (one, two, prefill)
+    assert code == 0 and [len(steps) for steps in json.loads(out)] == [len(p.splitlines()) - 2 for p in phases]
 
 
 def test_the_time_of_a_step(trtc_: Trtc, engine: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

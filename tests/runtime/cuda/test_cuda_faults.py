@@ -116,6 +116,14 @@ def of_no_kernel(plan: dict[str, Any]) -> None:
     plan["phases"][0]["steps"][0]["kernel"] = 99
 
 
+def of_no_kind(plan: dict[str, Any]) -> None:
+    plan["phases"][0]["steps"][0]["kind"] = "jump"
+
+
+def without_a_grid(plan: dict[str, Any]) -> None:
+    del plan["phases"][0]["steps"][0]["grid"]
+
+
 def without_a_number(plan: dict[str, Any]) -> None:
     plan["phases"][0]["steps"][0]["arguments"][-1] = {"f64": 1}
 
@@ -129,6 +137,8 @@ def without_weights(plan: dict[str, Any]) -> None:
             "  = help: upgrade trtc, or compile the engine again with this one"),
     (without_steps, f"breaks its schema at $.phases[0]: 'steps' is a required property\n  = {AGAIN}"),
     (of_no_kernel, f": step 0 of decode-1 launches kernel 99, but there are COUNT\n  = {AGAIN}"),
+    (of_no_kind, f": step 0 of decode-1 is a jump, but must be one of launch, matmul, copy\n  = {AGAIN}"),
+    (without_a_grid, f": step 0 of decode-1 is a launch, but has no grid\n  = {AGAIN}"),
     (without_a_number, f": step 0 of decode-1 has an argument that is neither a place nor a number\n  = {AGAIN}"),
     (without_weights, f": step 0 of decode-1 uses weight NAME, but there is none\n  = {AGAIN}"),
 ])   # fmt: skip
