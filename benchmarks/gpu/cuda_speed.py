@@ -133,7 +133,7 @@ def prefill(session: Any, bundle: Any, batch: int, tokens: int) -> None:
     from trtc.runtime.gpu.stream import Event
 
     (ids, lengths), found, hosts = prompt(bundle, batch, tokens), list[float](), list[float]()
-    session.start(batch, tokens + 64)
+    session.start(batch, min(tokens + 64, bundle.limits.max_seq_len))
     for _ in range(5):
         begin, end = Event(session.device), Event(session.device)
         session.stream.synchronize()
