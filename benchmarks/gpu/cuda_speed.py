@@ -184,7 +184,7 @@ def profile(work: Path) -> None:
     from trtc.runtime.cuda.layers import times
 
     for batch in (1, 8, 64):
-        said = times(EngineBundle.open(work / "engine", verify=False), batch)
+        said = times(EngineBundle.open(work / "engine", verify=False), batch, 1024)
         sums: dict[str, list[float]] = {}
         for name, seconds in said["seconds"].items():
             sums.setdefault(re.sub(r"\.\d+\.", ".*.", name), []).extend(seconds)

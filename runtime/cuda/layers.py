@@ -41,12 +41,14 @@ class Watched:
         return run
 
 
-def times(bundle: EngineBundle, batch: int = 1) -> dict[str, Any]:
-    """How long each step takes in a decode step of a batch, half of whose positions are taken.
+def times(bundle: EngineBundle, batch: int = 1, past: int = 0) -> dict[str, Any]:
+    """How long each step takes in a decode step of a batch.
 
     Steps that differ in place alone are timed one after the other, as one graph, and share the time equally: each finds
     its weights outside of the GPU's caches, and none waits for the host.
 
+    Args:
+        past: tokens in each cache; 0: half of what the engine takes.
     Result:
         ``profile``, the number of the phase; ``sizes`` by name; ``context``, keys that attention sees; ``seconds``: by
         the name of a step, the times of each that has it.
@@ -56,7 +58,7 @@ def times(bundle: EngineBundle, batch: int = 1) -> dict[str, Any]:
     stream, executor = open_executor(bundle, 0)
     watched = Watched(executor)
     session = GPUSession(bundle, stream, watched, NoInputs(), graphs=False)
-    past = bundle.limits.max_seq_len // 2
+    past = past or bundle.limits.max_seq_len // 2
     session.start(batch, past + 1)
     ones = np.ones(batch, np.int32)
     session.run(1, np.zeros((batch, 1), np.int32), ones, past * ones).logits()

@@ -10,7 +10,7 @@ import numpy as np
 
 from trtc.runtime.bundle import EngineBundle
 from trtc.runtime.gpu.buffers import CHOSEN, TOLD, Buffers, HostBlock, Sizes, Tensors
-from trtc.runtime.gpu.caches import levels
+from trtc.runtime.gpu.caches import STEP, levels
 from trtc.runtime.gpu.device import Device
 from trtc.runtime.gpu.replay import Replay
 from trtc.runtime.gpu.stream import Event, Stream
@@ -110,13 +110,14 @@ class GPUSession:
         """The capacities that caches have one after the other.
 
         Where an engine updates them in place, they do not grow: what that costs follows the lengths, not the capacity.
-        It is rounded up then, so that few graphs serve all.
+        It is rounded up then, by a quarter at most, so that few graphs serve all.
         """
         if fixed := self._tensors.capacity:
             return [fixed]
         if self._tensors.new:
             return levels(wanted)
-        return [max(wanted, min(1 << (wanted - 1).bit_length(), self._limits.max_seq_len))]
+        step = max(STEP, 1 << wanted.bit_length() >> 3)
+        return [max(wanted, min(-(-wanted // step) * step, self._limits.max_seq_len))]
 
     def _fitting(self, sizes: Sizes) -> Sizes:
         """The sizes, with as many new tokens as the engine takes in one call."""
