@@ -13,6 +13,7 @@ from fake_cuda import FakeDriver
 from models import CASES, LIMITS, checkpoint, engine_logits, load, reference, torch
 
 import trtc
+from trtc.runtime.bundle import Limits
 from trtc.runtime.generate import Engine
 
 TOLERANCE = {"float32": 2e-5, "float16": 2e-2, "bfloat16": 0.15}   # of logits of up to 2
@@ -78,6 +79,14 @@ def test_greedy_tokens_are_those_of_transformers(opened: Opener) -> None:
 @pytest.mark.parametrize("options", [{"prefill_chunk": 3}, {"cuda_graphs": False}], ids=["chunks", "no graphs"])
 def test_chunks_and_steps_without_graphs_give_the_same(opened: Opener, options: Any) -> None:
     assert tokens(opened(**options), PROMPTS, 4) == tokens(opened(), PROMPTS, 4)
+
+
+def test_capacities_are_rounded_up_by_a_quarter_at_most(opened: Opener) -> None:
+    session: Any = opened()._session   # pyright: ignore[reportPrivateUsage]
+    session._limits = Limits(4, 40, 3000)
+    rounded = {wanted: session._capacities(wanted)[0] for wanted in range(1, 3001)}
+    assert all(wanted <= capacity <= wanted * 5 // 4 + 64 for wanted, capacity in rounded.items())
+    assert rounded[1152] == 1280 and max(rounded.values()) == 3000 and len(set(rounded.values())) < 20
 
 
 def test_graphs_of_several_batch_sizes_are_kept(opened: Opener) -> None:

@@ -58,6 +58,19 @@ def test_a_machine_without_a_driver_is_one_sentence() -> None:
     )
 
 
+def test_a_driver_that_lacks_a_call_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeDriver()
+
+    def missing(*arguments: Any) -> None:
+        raise RuntimeError('Function "cuLaunchKernelEx" not found')
+
+    monkeypatch.setattr(fake, "cuLaunchKernelEx", missing, raising=False)
+    assert refused(lambda: open_driver(fake).call("cuLaunchKernelEx", None, None, 0, 0)) == (
+        'error: the driver cannot do cuLaunchKernelEx: Function "cuLaunchKernelEx" not found\n'
+        "  = help: install a newer driver"
+    )
+
+
 def test_missing_bindings_are_named_with_their_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cuda.bindings.driver", None)
     driver_module.driver.cache_clear()
