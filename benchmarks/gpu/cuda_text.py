@@ -1,6 +1,6 @@
 """Text of engines of target cuda on this machine's GPU, beside that of transformers.
 
-    python benchmarks/gpu/cuda_text.py [MODEL ...] [--dtypes float32,float16,bfloat16] [--work FOLDER] [--seconds 150]
+    python benchmarks/gpu/cuda_text.py [MODEL ...] [--dtypes float32,float16,bfloat16] [--work FOLDER] [--jobs 4]
 
 A MODEL is a folder with a checkpoint, or the name of one of random_models.py; by default all of those. Each is compiled
 in each type and continues prompts greedily: each alone, four at a time, without CUDA graphs, with the prompts in
@@ -18,6 +18,7 @@ import resource
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -37,20 +38,29 @@ def main() -> None:
     parser.add_argument("--dtypes", default="float32,float16,bfloat16")
     parser.add_argument("--work", type=Path, default=Path("/tmp/cuda_text"))
     parser.add_argument("--seconds", type=int, default=150, help="for one model in one type")
+    parser.add_argument("--jobs", type=int, default=4, help="so many at a time")
     parser.add_argument("--here", action="store_true", help="in this process: one model, one type")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     if arguments.here:
         compare(arguments.models[0], arguments.dtypes, arguments.work)
         return
-    for model in arguments.models:
-        for dtype in arguments.dtypes.split(","):
-            command = [sys.executable, __file__, model, "--dtypes", dtype, "--work", str(arguments.work), "--here"]
-            try:
-                done = subprocess.run(command, timeout=arguments.seconds, check=False)
-                print(f"{Path(model).name} {dtype}: {'FAILED' if done.returncode else 'done'}", flush=True)
-            except subprocess.TimeoutExpired:
-                print(f"{Path(model).name} {dtype}: FAILED: no end within {arguments.seconds} s", flush=True)
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        for model in arguments.models:
+            for dtype in arguments.dtypes.split(","):
+                pool.submit(apart, model, dtype, arguments.work, arguments.seconds)
+
+
+def apart(model: str, dtype: str, work: Path, seconds: int) -> None:
+    """Compare in a process of its own, and print what it said."""
+    command = [sys.executable, __file__, model, "--dtypes", dtype, "--work", str(work), "--here"]
+    try:
+        done = subprocess.run(command, timeout=seconds, check=False, text=True, capture_output=True)
+        said = "FAILED" if done.returncode else "done"
+        lines = done.stdout.splitlines() + (done.stderr.splitlines()[-15:] if done.returncode else [])
+    except subprocess.TimeoutExpired as error:
+        said, lines = f"FAILED: no end within {seconds} s", [str(error.stdout or "")]
+    print("\n".join([*lines, f"== {Path(model).name} {dtype}: {said}"]), flush=True)
 
 
 def compare(model: str, dtype: str, work: Path) -> None:
