@@ -65,7 +65,7 @@ def apart(model: str, dtype: str, work: Path, seconds: int) -> None:
 
 def compare(model: str, dtype: str, work: Path) -> None:
     """Build an engine, generate, and print what is equal."""
-    folder = Path(model) if Path(model).is_dir() else random_models.make(model, work / model)
+    folder = Path(model) if Path(model).is_dir() else random_models.make(model, work / dtype / model)
     reference = Reference(folder, dtype)
     prompts = reference.prompts()
     want = [reference.greedy(prompt) for prompt in prompts]
