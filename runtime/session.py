@@ -103,8 +103,12 @@ def open_session(bundle: EngineBundle, options: SessionOptions | None = None) ->
         from trtc.runtime.tensorrt.session import open_plan
 
         return open_plan(bundle, options)
+    if bundle.target.name == "cuda":
+        from trtc.runtime.cuda.session import open_plan as open_launch_plan
+
+        return open_launch_plan(bundle, options)
     target = f"{bundle.target.name} {bundle.target.version}"
     raise TrtcError(
-        f"{bundle.path} was built for {target}, but this trtc runs onnx, tensorrt and tensorrt-rtx engines",
+        f"{bundle.path} was built for {target}, but this trtc runs onnx, tensorrt, tensorrt-rtx and cuda engines",
         "help: trtc compile MODEL_DIR -o ENGINE_DIR --target onnx",
     )

@@ -8,15 +8,17 @@ reads the old.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Protocol
 
 import numpy as np
 
 POISON = 0x7F   # f32 3.4e38, f16 NaN, i32 2,139,062,143: no number that a model would survive
 Task = Callable[[], None]
+Dim = tuple[int, int, int]
 
 
 class CUresult(IntEnum):
@@ -24,6 +26,7 @@ class CUresult(IntEnum):
     CUDA_ERROR_INVALID_VALUE = 1
     CUDA_ERROR_OUT_OF_MEMORY = 2
     CUDA_ERROR_NO_DEVICE = 100
+    CUDA_ERROR_INVALID_IMAGE = 200
     CUDA_ERROR_NO_BINARY_FOR_GPU = 209
     CUDA_ERROR_NOT_FOUND = 500
     CUDA_ERROR_ILLEGAL_ADDRESS = 700
@@ -31,6 +34,7 @@ class CUresult(IntEnum):
 
 
 class CUdevice_attribute(IntEnum):
+    CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT = 16
     CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR = 75
     CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR = 76
 
@@ -55,6 +59,26 @@ class CUfunction_attribute(IntEnum):
     CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES = 8
 
 
+class CUlaunchAttributeID(IntEnum):
+    CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION = 6
+
+
+class CUlaunchAttribute:
+    """Its fields are set by name, as those of the real one."""
+
+    id: Any = None
+
+    def __init__(self) -> None:
+        self.value = SimpleNamespace(programmaticStreamSerializationAllowed=0)
+
+
+class CUlaunchConfig:
+    """Its fields are set by name, as those of the real one."""
+
+    gridDimX = gridDimY = gridDimZ = blockDimX = blockDimY = blockDimZ = sharedMemBytes = hStream = numAttrs = 0
+    attrs: Any = ()
+
+
 class CUDA_MEMCPY3D:
     """Its fields are set by name, as those of the real one."""
 
@@ -68,6 +92,26 @@ class Failure(Exception):
 
     def __init__(self, code: CUresult) -> None:
         self.code = code
+
+
+class FakeKernel(Protocol):
+    """A kernel."""
+
+    @property
+    def parameters(self) -> int:
+        """How many it has, of 8 bytes at most."""
+        ...
+
+    def run(self, grid: Dim, block: Dim, arguments: int) -> None:
+        """What it does, by the address of the addresses of its arguments."""
+        ...
+
+
+Kernels = Mapping[str, FakeKernel]
+
+
+def no_kernels(image: bytes) -> Kernels:
+    return {}
 
 
 @dataclass
@@ -103,17 +147,19 @@ class FakeDriver:
     Args:
         total: bytes of the GPU's memory.
         devices: how many GPUs there are.
-        kernels: by name, what a kernel does with its arguments.
+        load: gives a cubin's kernels by name.
     """
 
     CUresult, CUdevice_attribute, CUmemorytype = CUresult, CUdevice_attribute, CUmemorytype
     CUstream_flags, CUevent_flags, CUstreamCaptureMode = CUstream_flags, CUevent_flags, CUstreamCaptureMode
-    CUDA_MEMCPY3D, CUfunction_attribute = CUDA_MEMCPY3D, CUfunction_attribute
+    CUDA_MEMCPY3D, CUfunction_attribute, CUlaunchConfig = CUDA_MEMCPY3D, CUfunction_attribute, CUlaunchConfig
+    CUlaunchAttribute, CUlaunchAttributeID = CUlaunchAttribute, CUlaunchAttributeID
 
-    def __init__(self, total: int = 1 << 30, devices: int = 1, kernels: dict[str, Callable[..., None]] | None = None,
+    def __init__(self, total: int = 1 << 30, devices: int = 1, load: Callable[[bytes], Kernels] | None = None,
                  capability: tuple[int, int] = (9, 0)) -> None:   # fmt: skip
         self.total, self.devices, self.capability = total, devices, capability
-        self.kernels = kernels or {}
+        self.load = load or no_kernels
+        self.launches: list[CUlaunchConfig] = []
         self.memory: dict[int, np.ndarray[Any, Any]] = {}    # of the GPU, by address
         self.pinned: dict[int, np.ndarray[Any, Any]] = {}
         self.calls: list[str] = []
@@ -161,6 +207,8 @@ class FakeDriver:
         return b"Fake GPU".ljust(length, b"\0")
 
     def _cuDeviceGetAttribute(self, kind: CUdevice_attribute, device: int) -> int:
+        if kind == CUdevice_attribute.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT:
+            return 8
         return self.capability[kind - CUdevice_attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR]
 
     def _cuDevicePrimaryCtxRetain(self, device: int) -> str:
@@ -303,23 +351,33 @@ class FakeDriver:
 
     # kernels
 
-    def _cuModuleLoadData(self, image: bytes) -> bytes:
+    def _cuModuleLoadData(self, image: bytes) -> Kernels:
         if not image.startswith(b"cubin"):
             raise Failure(CUresult.CUDA_ERROR_NO_BINARY_FOR_GPU)
-        return image
+        return self.load(image)
 
-    def _cuModuleUnload(self, module: bytes) -> None:
+    def _cuModuleUnload(self, module: Kernels) -> None:
         pass
 
-    def _cuModuleGetFunction(self, module: bytes, name: bytes) -> Callable[..., None]:
-        if name.decode() not in self.kernels:
+    def _cuModuleGetFunction(self, module: Kernels, name: bytes) -> FakeKernel:
+        if name.decode() not in module:
             raise Failure(CUresult.CUDA_ERROR_NOT_FOUND)
-        return self.kernels[name.decode()]
+        return module[name.decode()]
 
-    def _cuFuncSetAttribute(self, function: Callable[..., None], attribute: CUfunction_attribute, value: int) -> None:
+    def _cuFuncSetAttribute(self, function: FakeKernel, attribute: CUfunction_attribute, value: int) -> None:
         pass
 
-    def _cuLaunchKernel(self, function: Callable[..., None], *rest: Any) -> None:
-        handle, (arguments, types) = rest[7], rest[8]
-        assert len(arguments) == len(types)
-        self.stream(handle).add(lambda: function(*arguments))
+    def _cuLaunchKernelEx(self, c: CUlaunchConfig, function: FakeKernel, arguments: int, extra: int) -> None:
+        grid, block = (c.gridDimX, c.gridDimY, c.gridDimZ), (c.blockDimX, c.blockDimY, c.blockDimZ)
+        assert len(c.attrs) == c.numAttrs
+        if min(*grid, *block) < 1:
+            raise Failure(CUresult.CUDA_ERROR_INVALID_VALUE)
+        self.launches.append(c)
+        given = (ctypes.c_void_p * function.parameters).from_address(arguments)
+        values = (ctypes.c_uint64 * function.parameters)(*(ctypes.c_uint64.from_address(a or 0).value for a in given))
+
+        def run() -> None:
+            own = (ctypes.c_void_p * len(values))(*(ctypes.addressof(values) + 8 * i for i in range(len(values))))
+            function.run(grid, block, ctypes.addressof(own))
+
+        self.stream(c.hStream).add(run)

@@ -1,9 +1,10 @@
 """A LLaMA of random weights, as a checkpoint; and its speed in transformers, eager and compiled.
 
-    python benchmarks/gpu/random_llama.py make FOLDER [--layers 16]
-    python benchmarks/gpu/random_llama.py time FOLDER [--tokens 980]
+    python benchmarks/gpu/random_llama.py make FOLDER [--shape small] [--layers 16] [--dtype float16]
+    python benchmarks/gpu/random_llama.py time FOLDER [--tokens 980] [--batch 1] [--dtype float16]
 
-Runs where torch and transformers are. 16 layers of the default shape have 1.1 billion parameters.
+Runs where torch and transformers are. 16 layers of the shape small have 1.1 billion parameters; the shape 8b is that of
+LLaMA 3.1 8B.
 """
 
 from __future__ import annotations
@@ -12,48 +13,64 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-torch: Any = import_module("torch")
-transformers: Any = import_module("transformers")
+from random_models import torch, transformers
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "small": {
+        "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32,
+        "num_key_value_heads": 8, "vocab_size": 32000, "max_position_embeddings": 8192,
+    },
+    "8b": {
+        "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
+        "num_key_value_heads": 8, "vocab_size": 128256, "max_position_embeddings": 131072, "rope_parameters": {
+            "rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0, "original_max_position_embeddings": 8192,
+        },
+    },
+}   # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("make", "time"))
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--layers", type=int, default=16)
+    parser.add_argument("--shape", choices=list(SHAPES), default="small")
+    parser.add_argument("--layers", type=int, default=0)
     parser.add_argument("--tokens", type=int, default=980)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--dtype", default="float16")
     arguments = parser.parse_args()
+    dtype = getattr(torch, arguments.dtype)
     if arguments.what == "make":
-        make(arguments.folder, arguments.layers)
+        make(arguments.folder, arguments.shape, arguments.layers, dtype)
     else:
-        measure(arguments.folder, arguments.tokens)
+        measure(arguments.folder, arguments.batch, arguments.tokens, dtype)
 
 
-def make(folder: Path, layers: int) -> None:
-    config = transformers.LlamaConfig(
-        hidden_size=2048, intermediate_size=8192, num_hidden_layers=layers, num_attention_heads=32,
-        num_key_value_heads=8, vocab_size=32000, max_position_embeddings=8192, tie_word_embeddings=False,
-        bos_token_id=1, eos_token_id=2,
-    )   # fmt: skip
+def make(folder: Path, shape: str, layers: int, dtype: Any) -> None:
+    values = {**SHAPES[shape], **({"num_hidden_layers": layers} if layers else {})}
+    config = transformers.LlamaConfig(**values, tie_word_embeddings=False, bos_token_id=1, eos_token_id=2, dtype=dtype)
     torch.manual_seed(0)
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
     with torch.device("cuda"):
-        model = transformers.LlamaForCausalLM(config).half()
+        model = transformers.LlamaForCausalLM(config)
+    torch.set_default_dtype(default)
     model.save_pretrained(folder)
     print(f"{sum(p.numel() for p in model.parameters()) / 1e9:.2f} billion parameters in {folder}", flush=True)
 
 
-def measure(folder: Path, tokens: int) -> None:
+def measure(folder: Path, batch: int, tokens: int, dtype: Any) -> None:
     kind = transformers.LlamaForCausalLM
-    model: Any = kind.from_pretrained(folder, dtype=torch.float16, device_map="cuda")
-    print(f"torch {torch.__version__} on {torch.cuda.get_device_name()}", flush=True)
-    ids = torch.randint(3, 30000, (1, tokens), device="cuda")
+    model: Any = kind.from_pretrained(folder, dtype=dtype, device_map="cuda")
+    print(f"torch {torch.__version__} on {torch.cuda.get_device_name()}, batch {batch}", flush=True)
+    ids = torch.randint(3, 30000, (batch, tokens), device="cuda")
     with torch.inference_mode():
-        prefill = timed(lambda: model(ids, use_cache=True, logits_to_keep=1), 10)
-        print(f"transformers, eager: prefill of {tokens} tokens {prefill:.2f} ms", flush=True)
+        prefill = timed(lambda: model(ids, use_cache=True, logits_to_keep=1), 5)
+        print(f"transformers, eager: prefill of {batch} x {tokens} tokens {prefill:.2f} ms", flush=True)
         print(f"transformers, eager: decode {decode(model, model, ids):.3f} ms", flush=True)
         start = time.perf_counter()
         step = torch.compile(model, mode="reduce-overhead", fullgraph=True)
@@ -65,9 +82,9 @@ def measure(folder: Path, tokens: int) -> None:
 def decode(model: Any, step: Any, ids: Any) -> float:
     """Milliseconds of a greedy decode step behind these tokens, over a static cache of 1,152."""
     cache = transformers.StaticCache(config=model.config, max_cache_len=1152)
-    out = model(ids, past_key_values=cache, use_cache=True)
+    out = model(ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
     token = out.logits[:, -1:].argmax(-1)
-    place = torch.tensor([[ids.shape[1]]], device="cuda")
+    place = torch.full((len(ids), 1), ids.shape[1], device="cuda")
 
     def once() -> None:
         logits = step(token, past_key_values=cache, use_cache=True, position_ids=place).logits

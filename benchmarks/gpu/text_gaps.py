@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import json
 import sys
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
-torch: Any = import_module("torch")
-transformers: Any = import_module("transformers")
+from random_models import torch, transformers
 
 
 def main() -> None:

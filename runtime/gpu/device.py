@@ -29,6 +29,11 @@ class Device:
         """Make it the GPU of the calling thread: needed once in each thread that calls the driver."""
         self.driver.call("cuCtxSetCurrent", self.context)
 
+    def attribute(self, name: str) -> int:
+        """What the driver knows of it, by the end of the name of a ``CUdevice_attribute``."""
+        kind = getattr(self.driver.api.CUdevice_attribute, f"CU_DEVICE_ATTRIBUTE_{name}")
+        return int(self.driver.call("cuDeviceGetAttribute", kind, self.driver.call("cuDeviceGet", self.ordinal)))
+
     @property
     def memory(self) -> tuple[int, int]:
         """Free bytes and bytes in all."""

@@ -41,8 +41,12 @@ class Driver:
 
         Errors:
             GPUError: it gives a code other than 0.
+            TrtcError: the driver is too old to have it.
         """
-        code, *results = getattr(self.api, name)(*arguments)
+        try:
+            code, *results = getattr(self.api, name)(*arguments)
+        except RuntimeError as error:   # of the bindings, which look a call up when it is first made
+            raise TrtcError(f"the driver cannot do {name}: {error}", "help: install a newer driver") from None
         if int(code):
             raise self.error(name, code)
         return results[0] if len(results) == 1 else tuple(results)
@@ -62,14 +66,16 @@ def open_driver(api: Any) -> Driver:
     """
     driver = Driver(api)
     try:
+        api.cuInit(0)
+    except (RuntimeError, OSError):   # of the bindings, where the driver's library is not found
+        raise TrtcError("this machine has no NVIDIA driver, but GPU engines need one", NEEDED) from None
+    try:
         driver.call("cuInit", 0)
         count = driver.call("cuDeviceGetCount")
     except GPUError as error:
         if error.code != NO_DEVICE:
             raise
         count = 0
-    except (RuntimeError, OSError):   # of the bindings, where the driver's library is not found
-        raise TrtcError("this machine has no NVIDIA driver, but GPU engines need one", NEEDED) from None
     if not count:
         raise TrtcError("this machine has no NVIDIA GPU, but GPU engines need one", NEEDED)
     return driver

@@ -65,11 +65,7 @@ class Arena:
 
     def __init__(self, device: Device, plan: MemoryPlan) -> None:
         self.plan = plan
-        free, total = device.memory
-        log.info("%s: needs %s (%s); %s of %s free",
-                 device.name, megabytes(plan.total), plan, megabytes(free), megabytes(total))   # fmt: skip
-        if plan.total > free:
-            raise _no_room(device, plan, free)
+        free = require(device, plan)
         try:
             self.address = int(device.driver.call("cuMemAlloc", max(plan.total, ALIGNMENT)))
         except GPUError as error:   # another process may have been faster, or the rest lies in pieces
@@ -79,6 +75,20 @@ class Arena:
     def __getitem__(self, name: str) -> int:
         """The address of a part."""
         return self.address + self.plan.offsets[name]
+
+
+def require(device: Device, plan: MemoryPlan) -> int:
+    """The free bytes of a GPU, once it is told and certain that a plan has room in them.
+
+    Errors:
+        TrtcError: it has not.
+    """
+    free, total = device.memory
+    log.info("%s: needs %s (%s); %s of %s free",
+             device.name, megabytes(plan.total), plan, megabytes(free), megabytes(total))   # fmt: skip
+    if plan.total > free:
+        raise _no_room(device, plan, free)
+    return free
 
 
 def _no_room(device: Device, plan: MemoryPlan, free: int) -> TrtcError:

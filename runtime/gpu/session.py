@@ -10,7 +10,7 @@ import numpy as np
 
 from trtc.runtime.bundle import EngineBundle
 from trtc.runtime.gpu.buffers import CHOSEN, TOLD, Buffers, HostBlock, Sizes, Tensors
-from trtc.runtime.gpu.caches import levels
+from trtc.runtime.gpu.caches import STEP, levels
 from trtc.runtime.gpu.device import Device
 from trtc.runtime.gpu.replay import Replay
 from trtc.runtime.gpu.stream import Event, Stream
@@ -97,7 +97,7 @@ class GPUSession:
 
     def start(self, batch: int, capacity: int) -> None:
         self.device.use()
-        self._levels = [self._tensors.capacity] if self._tensors.capacity else levels(capacity)
+        self._levels = self._capacities(capacity)
         rounded = min(1 << (batch - 1).bit_length(), self._limits.max_batch_size)
         most = self._fitting(Sizes(rounded, min(self._chunk, self._levels[-1]), self._levels[-1]))
         if not self._held or not self._held.hold(most, self._executor.scratch_bytes):
@@ -105,6 +105,19 @@ class GPUSession:
         self._batch, self._most, self._turn = batch, most, 0
         self._sizes = replace(most, tokens=1, capacity=self._levels[0])
         self._buffers.clear(self.stream)
+
+    def _capacities(self, wanted: int) -> list[int]:
+        """The capacities that caches have one after the other.
+
+        Where an engine updates them in place, they do not grow: what that costs follows the lengths, not the capacity.
+        It is rounded up then, by a quarter at most, so that few graphs serve all.
+        """
+        if fixed := self._tensors.capacity:
+            return [fixed]
+        if self._tensors.new:
+            return levels(wanted)
+        step = max(STEP, 1 << wanted.bit_length() >> 3)
+        return [max(wanted, min(-(-wanted // step) * step, self._limits.max_seq_len))]
 
     def _fitting(self, sizes: Sizes) -> Sizes:
         """The sizes, with as many new tokens as the engine takes in one call."""

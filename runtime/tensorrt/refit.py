@@ -7,9 +7,9 @@ import numpy as np
 from trtc.errors import TrtcError
 from trtc.runtime.bundle import EngineBundle, Weights
 from trtc.runtime.gpu.device import Device
+from trtc.runtime.safetensors import read_places
 from trtc.runtime.tensorrt.module import logger
 from trtc.runtime.tensorrt.plan import Plan
-from trtc.runtime.tensorrt.weights import read_places
 
 DTYPES = {
     "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "fp8", "I64": "int64", "I32": "int32",

@@ -111,7 +111,7 @@ def refusal(bundle: EngineBundle) -> str:
 
 def test_a_target_that_cannot_run_here(tiny: Tiny, tmp_path: Path) -> None:
     assert refusal(edited(tiny, tmp_path, target={"name": "abacus", "version": "1.7.1"})) == (
-        "error: ENGINE was built for abacus 1.7.1, but this trtc runs onnx, tensorrt and tensorrt-rtx engines\n"
+        "error: ENGINE was built for abacus 1.7.1, but this trtc runs onnx, tensorrt, tensorrt-rtx and cuda engines\n"
         "  = help: trtc compile MODEL_DIR -o ENGINE_DIR --target onnx"
     )
 

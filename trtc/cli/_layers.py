@@ -15,10 +15,12 @@ from trtc.errors import TrtcError
 if TYPE_CHECKING:
     from trtc.backend.tensorrt.engine_layers import Profiles
     from trtc.ir.graph import Graph
+    from trtc.ir.op import Op
     from trtc.runtime.bundle import EngineBundle
 
-RUNTIME = "trtc.runtime.tensorrt.layers"
-ORIGIN = "help: trtc inspect --layers reads engines of tensorrt and tensorrt-rtx"
+RUNTIMES = {"cuda": "trtc.runtime.cuda.layers"}
+RUNTIME = "trtc.runtime.tensorrt.layers"   # of the other targets
+ORIGIN = "help: trtc inspect --layers reads engines of tensorrt, tensorrt-rtx and cuda"
 
 
 def engine_layers(bundle: EngineBundle, graph: Graph, said: Path | None) -> Profiles:
@@ -34,9 +36,27 @@ def engine_layers(bundle: EngineBundle, graph: Graph, said: Path | None) -> Prof
         return inspected_layers(read_json(said), graph)
     if bundle.target.name == "tensorrt-rtx":
         return plan_layers((bundle.path / bundle.ranks[0].engine).read_bytes(), graph)
+    if bundle.target.name == "cuda":
+        return _steps(bundle, graph)
     if bundle.target.name != "tensorrt":
         raise TrtcError(f"{bundle.path} is of target {bundle.target.name}, whose layers are its ops", ORIGIN)
     return inspected_layers(_runtime("layers", bundle), graph)
+
+
+def _steps(bundle: EngineBundle, graph: Graph) -> Profiles:
+    """The steps of a launch plan by phase, each with the ops of its place."""
+    from trtc.backend.tensorrt.engine_layers import EngineLayer
+    from trtc.runtime.cuda.layers import step_name
+    from trtc.runtime.cuda.plan import read_plan
+
+    plan = read_plan(bundle)
+    places: dict[str, list[Op]] = {}
+    for op in graph.ops:
+        places.setdefault(op.loc, []).append(op)
+    return [
+        [EngineLayer(step_name(s), plan.words(s), tuple(places.get(s.get("loc", ""), ()))) for s in phase.steps]
+        for phase in plan.phases
+    ]
 
 
 def layers_text(bundle: EngineBundle, profiles: Profiles) -> str:
@@ -56,9 +76,15 @@ def shorten(name: str, width: int = 48) -> str:
 
 
 def _heading(bundle: EngineBundle, number: int) -> str:
-    ranges = bundle.ranks[0].profiles[number : number + 1]
-    sizes = ", ".join(f"{size} in {low}..{high}" for p in ranges for size, (low, _, high) in p.items())
-    return f"profile {number}" + (f", {sizes}" if sizes else "")
+    name, ranges = f"profile {number}", dict[str, tuple[int, ...]]()
+    if bundle.target.name == "cuda":
+        from trtc.runtime.cuda.plan import read_plan
+
+        phase = read_plan(bundle).phases[number]
+        name, ranges = phase.name, dict(phase.bounds)
+    elif bundle.ranks[0].profiles:
+        ranges = dict(bundle.ranks[0].profiles[number])
+    return ", ".join([name, *(f"{size} in {given[0]}..{given[-1]}" for size, given in ranges.items())])
 
 
 def layers_record(profiles: Profiles) -> list[list[dict[str, Any]]]:
@@ -109,7 +135,7 @@ def _runtime(name: str, bundle: EngineBundle) -> dict[str, Any]:
     if not gpus():
         raise TrtcError(f"{bundle.path} says this only where it runs, but there is no GPU here")
     try:
-        runtime = import_module(RUNTIME)
+        runtime = import_module(RUNTIMES.get(bundle.target.name, RUNTIME))
     except ModuleNotFoundError:
         note = "help: give a file of what it said to --inspector, or of a run to --times"
         raise TrtcError("this release does not ask an engine for its layers", note) from None

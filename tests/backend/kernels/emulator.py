@@ -44,26 +44,34 @@ def call_of(match: re.Match[str]) -> str:
     return f"{re.sub(r'[^0-9a-z_A-Z]', '_', template.split()[0])}({', '.join(order)});"
 
 
-def build(source: Path, launch: Launch, folder: Path) -> Any:
-    """The compiled kernel: a function of grid, threads of a block, pointers to arguments, order of turns."""
+def build(source: Path, defines: Mapping[str, int | str], entry: str, folder: Path) -> Any:
+    """The library of a compiled kernel.
+
+    Result:
+        ``emulate``, a function of grid, threads of a block, pointers to arguments, order of turns; ``parameters``, of
+        nothing, which says how many arguments there are.
+    """
     code = ASM.sub(call_of, inlined(source))
     code = code.replace("extern __shared__ char memory[];", "alignas(16) static char memory[1 << 18];")
-    defines = "".join(f"#define {k} {v}\n" for k, v in launch.defines.items())
+    macros = "".join(f"#define {k} {v}\n" for k, v in defines.items())
     tail = (
         'extern "C" void emulate(const unsigned* grid, unsigned block, void** arguments, bool last_first) {\n'
-        f"    backwards = last_first;\n    launch({launch.entry}, grid, block, arguments);\n}}\n"
+        f"    backwards = last_first;\n    launch({entry}, grid, block, arguments);\n}}\n"
+        "template <class... P> static int count(void (*)(P...)) { return sizeof...(P); }\n"
+        f'extern "C" int parameters() {{ return count({entry}); }}\n'
     )
     path, library = folder / "kernel.cpp", folder / "kernel.so"
-    path.write_text(f'#include "{HEADER}"\n{defines}{code}\n{tail}')
+    path.write_text(f'#include "{HEADER}"\n{macros}{code}\n{tail}')
     options = ("-std=c++17", "-O1", "-w", "-fno-strict-aliasing", "-shared", "-fPIC")
     subprocess.run(["g++", *options, str(path), "-o", str(library)], check=True, timeout=120)
-    return ctypes.CDLL(str(library)).emulate
+    return ctypes.CDLL(str(library))
 
 
 def run(kernel: Kernel, case: Case, folder: Path, multiprocessors: int = 8) -> list[Array]:
     """The results of one launch on a case's tensors; the same, bit by bit, whether threads and blocks take turns from
     the first on or from the last. Outputs and workspace are poisoned first."""
-    function = build(kernel.source, kernel.launch(case.op), folder)
+    launch = kernel.launch(case.op)
+    function = build(kernel.source, launch.defines, launch.entry, folder).emulate
     first, again = (_run(function, kernel, case, multiprocessors, backwards) for backwards in (False, True))
     same = all(a.tobytes() == b.tobytes() for a, b in zip(first, again, strict=True))
     assert same, "the order of threads and blocks must not matter"

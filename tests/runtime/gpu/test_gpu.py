@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_cuda import POISON, CUresult, Failure, FakeDriver
+from fake_cuda import POISON, CUresult, Dim, Failure, FakeDriver
 
 from trtc.errors import MissingPackage, TrtcError
 from trtc.runtime.gpu import driver as driver_module
 from trtc.runtime.gpu.device import Device, open_device
 from trtc.runtime.gpu.driver import GPUError, open_driver
-from trtc.runtime.gpu.kernel import Module
+from trtc.runtime.gpu.kernel import Launch, Module, configure
 from trtc.runtime.gpu.memory import Arena, HostArray, MemoryPlan
 from trtc.runtime.gpu.stream import Box, Event, Stream
 
@@ -55,6 +55,19 @@ def test_a_machine_without_a_driver_is_one_sentence() -> None:
 
     assert refused(lambda: open_driver(NoLibrary())) == (
         f"error: this machine has no NVIDIA driver, but GPU engines need one\n  = {NEEDED}"
+    )
+
+
+def test_a_driver_that_lacks_a_call_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeDriver()
+
+    def missing(*arguments: Any) -> None:
+        raise RuntimeError('Function "cuLaunchKernelEx" not found')
+
+    monkeypatch.setattr(fake, "cuLaunchKernelEx", missing, raising=False)
+    assert refused(lambda: open_driver(fake).call("cuLaunchKernelEx", None, None, 0, 0)) == (
+        'error: the driver cannot do cuLaunchKernelEx: Function "cuLaunchKernelEx" not found\n'
+        "  = help: install a newer driver"
     )
 
 
@@ -197,26 +210,38 @@ def test_a_stream_waits_for_an_event_of_another() -> None:
 
 
 def test_kernels_are_found_by_name_and_launched_in_order() -> None:
-    def double(address: int, count: int) -> None:
-        numbers = np.ctypeslib.as_array((ctypes.c_int32 * count).from_address(address))
-        numbers *= 2
+    class Double:
+        parameters = 2
 
-    gpu = device(FakeDriver(kernels={"double": double}))
+        def run(self, grid: Dim, block: Dim, arguments: int) -> None:
+            places = (ctypes.c_uint64 * 2).from_address(arguments)
+            address, count = (ctypes.c_uint64.from_address(place).value for place in places)
+            assert (grid, block) == ((4, 1, 1), (32, 1, 1))
+            numbers = np.ctypeslib.as_array((ctypes.c_int32 * count).from_address(address))
+            numbers *= 2
+
+    fake = FakeDriver(load=lambda image: {"double": Double()})
+    gpu = device(fake)
     arena, stream, host = on_gpu(gpu, np.array([3, 4], np.int32))
     module = Module(gpu, b"cubin ...", "kernels.cubin")
-    kernel = module.kernel("double", (None, ctypes.c_int32), shared=100_000)
-    kernel.launch(stream, (1, 1, 1), (32, 1, 1), (arena["x"], 2), 100_000)
+    kernel, values = module.kernel("double", shared=100_000), np.array([arena["x"], 2], np.int64)
+    pointers = values.ctypes.data + np.array([0, 8])
+    config = configure(stream, (4, 1, 1), (32, 1, 1), kernel.shared, overlaps=True)
+    Launch(kernel, config, pointers.ctypes.data).enqueue(stream)
+    values[:] = 0   # which have been read
     stream.copy(host.address, arena["x"], host.size)
     assert host.array.tolist() == [3, 4]
     stream.synchronize()
     assert host.array.tolist() == [6, 8]
+    assert (config.sharedMemBytes, config.numAttrs, "cuFuncSetAttribute" in fake.calls) == (100_000, 1, True)
     assert refused(lambda: module.kernel("triple")) == "error: kernels.cubin has no kernel triple"
 
 
 def test_machine_code_of_another_gpu_is_refused() -> None:
     assert refused(lambda: Module(device(), b"\x7fELF", "kernels.cubin")) == (
-        "error: kernels.cubin cannot be loaded by Fake GPU (compute capability 9.0): CUDA_ERROR_NO_BINARY_FOR_GPU\n"
-        "  = help: compile again for this GPU"
+        "error: kernels.cubin cannot be loaded by Fake GPU (compute capability 9.0), whose driver is for CUDA 13.1: "
+        "CUDA_ERROR_NO_BINARY_FOR_GPU\n"
+        "  = help: compile again for this GPU, or install a newer driver"
     )
 
 
@@ -229,4 +254,6 @@ def test_the_wrappers_call_what_the_bindings_have() -> None:
     for kind in kinds:
         for member in kind:
             assert int(getattr(getattr(real, kind.__name__), member.name)) == member
-    assert all(hasattr(real.CUDA_MEMCPY3D, k) for k in vars(FakeDriver.CUDA_MEMCPY3D) if not k.startswith("__"))
+    for kind in (FakeDriver.CUDA_MEMCPY3D, FakeDriver.CUlaunchConfig, FakeDriver.CUlaunchAttribute):
+        fields = [k for k in (*vars(kind), *vars(kind())) if not k.startswith("__")]
+        assert fields and all(hasattr(getattr(real, kind.__name__), k) for k in fields)

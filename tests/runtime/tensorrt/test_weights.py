@@ -14,10 +14,10 @@ from fake_cuda import FakeDriver
 
 from trtc.errors import TrtcError
 from trtc.runtime.bundle import Weights
+from trtc.runtime.gpu import upload as module
 from trtc.runtime.gpu.device import open_device
 from trtc.runtime.gpu.driver import open_driver
 from trtc.runtime.gpu.stream import Stream
-from trtc.runtime.tensorrt import weights as module
 from trtc.runtime.tensorrt.module import Said
 from trtc.runtime.tensorrt.plan import Plan
 from trtc.runtime.tensorrt.refit import refit

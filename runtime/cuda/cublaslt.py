@@ -1,0 +1,242 @@
+"""Matrix products by cuBLASLt: the calls of its C library that are used here, and no others.
+
+cuBLASLt stores matrices by columns: what is ``y[m, n] = x[m, k] @ transpose(w[n, k])`` by rows is, by columns,
+``y[n, m] = transpose(w[k, n]) @ x[k, m]`` over the same bytes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from ctypes import byref, c_char_p, c_float, c_int, c_int32, c_int64, c_size_t, c_uint32, c_uint64, c_void_p, sizeof
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from trtc.errors import MissingPackage, TrtcError
+from trtc.runtime.gpu.device import Device
+from trtc.runtime.gpu.stream import Stream
+
+VERSIONS = (13, 12)
+TYPES = {"f32": 0, "f16": 2, "bf16": 14}               # CUDA_R_32F, CUDA_R_16F, CUDA_R_16BF
+COMPUTE_32F = 68                                       # products and sums in f32; no tf32
+TRANSA, EPILOGUE, BIAS_POINTER = 3, 7, 8               # CUBLASLT_MATMUL_DESC_*
+WORKSPACE, FIRST_ALIGNMENT = 1, 5                      # CUBLASLT_MATMUL_PREF_*; of a, b, c and d, in this order
+TRANSPOSED, BIAS = 1, 4                                # CUBLAS_OP_T, CUBLASLT_EPILOGUE_BIAS
+KEPT = 4096                                            # shapes whose algorithms are remembered
+ALIGNMENT = 256                                        # bytes: no algorithm asks for more
+
+
+class Heuristic(ctypes.Structure):
+    """``cublasLtMatmulHeuristicResult_t``: an algorithm and what it needs."""
+
+    _fields_ = (
+        ("algorithm", c_uint64 * 8), ("workspace", c_size_t), ("state", c_int), ("waves", c_float), ("", c_int * 4),
+    )   # fmt: skip
+
+
+SIGNATURES: dict[str, list[Any]] = {
+    "cublasLtCreate": [c_void_p],
+    "cublasLtDestroy": [c_void_p],
+    "cublasLtMatmulDescCreate": [c_void_p, c_int, c_int],
+    "cublasLtMatmulDescSetAttribute": [c_void_p, c_int, c_void_p, c_size_t],
+    "cublasLtMatmulDescDestroy": [c_void_p],
+    "cublasLtMatrixLayoutCreate": [c_void_p, c_int, c_uint64, c_uint64, c_int64],
+    "cublasLtMatrixLayoutDestroy": [c_void_p],
+    "cublasLtMatmulPreferenceCreate": [c_void_p],
+    "cublasLtMatmulPreferenceSetAttribute": [c_void_p, c_int, c_void_p, c_size_t],
+    "cublasLtMatmulPreferenceDestroy": [c_void_p],
+    "cublasLtMatmulAlgoGetHeuristic": [*[c_void_p] * 7, c_int, c_void_p, c_void_p],
+    "cublasLtMatmul": [*[c_void_p] * 14, c_size_t, c_void_p],
+}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What an algorithm is chosen by.
+
+    Args:
+        dtype: of all of them.
+        residual: whether there is one.
+        workspace: bytes that it may compute in.
+        alignments: of the addresses of weight, x, residual (or y), y and bias: the greatest power of two, up to 256;
+            0 where there is no bias.
+    """
+
+    m: int
+    n: int
+    k: int
+    dtype: str
+    residual: bool
+    workspace: int
+    alignments: tuple[int, int, int, int, int]
+
+    @property
+    def bias(self) -> int:
+        return self.alignments[-1]
+
+
+class Descriptor:
+    """An object of cuBLASLt, destroyed with this one.
+
+    Args:
+        kind: the name of its type.
+        arguments: of what creates it.
+    """
+
+    def __init__(self, library: CublasLt, kind: str, *arguments: Any) -> None:
+        self._library, self._kind, self.handle = library, kind, c_void_p()
+        library.call(f"{kind}Create", byref(self.handle), *arguments)
+        weakref.finalize(self, library.call, f"{kind}Destroy", self.handle)
+
+    def set(self, attribute: int, value: Any) -> None:
+        """Set an attribute."""
+        self._library.call(f"{self._kind}SetAttribute", self.handle, attribute, byref(value), sizeof(value))
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """cuBLASLt's descriptors of a shape, and the algorithm that it takes to be the fastest."""
+
+    operation: Descriptor
+    layouts: tuple[Descriptor, Descriptor, Descriptor]   # of weight, x and y
+    algorithm: Heuristic
+
+
+@dataclass(frozen=True)
+class Operands:
+    """Addresses of a product's operands; 0 where there is none."""
+
+    x: int
+    weight: int
+    y: int
+    workspace: int
+    bias: int = 0
+    residual: int = 0
+
+    @property
+    def alignments(self) -> tuple[int, int, int, int, int]:
+        of = (self.weight, self.x, self.residual or self.y, self.y, self.bias)
+        a, b, c, d, e = (min(address & -address, ALIGNMENT) for address in of)
+        return a, b, c, d, e
+
+
+class CublasLt:
+    """The library, opened on a GPU that is in use by the calling thread.
+
+    Errors:
+        MissingPackage: it is not installed.
+        TrtcError: it is newer than the driver.
+    """
+
+    def __init__(self, device: Device) -> None:
+        self.library, self.handle = load_library(), c_void_p()
+        for name, arguments in SIGNATURES.items():
+            getattr(self.library, name).argtypes = arguments
+        self.library.cublasLtGetStatusString.restype = c_char_p
+        self.library.cublasLtGetVersion.restype = c_size_t
+        if code := self.library.cublasLtCreate(byref(self.handle)):
+            raise TrtcError(
+                f"{self} does not start on {device}, whose driver is for CUDA {device.driver_version}: "
+                f"{self._said(code)}",
+                "help: install a newer driver",
+            )
+        self._chosen: dict[Shape, Chosen] = {}
+        self.free = weakref.finalize(self, self.library.cublasLtDestroy, self.handle)
+
+    def __str__(self) -> str:
+        version = int(self.library.cublasLtGetVersion())
+        return f"cuBLASLt {version // 10000}.{version // 100 % 100}"
+
+    def _said(self, code: int) -> str:
+        return self.library.cublasLtGetStatusString(code).decode()
+
+    def call(self, name: str, *arguments: Any) -> None:
+        """Call a function of the library.
+
+        Errors:
+            TrtcError: it gives a status other than 0.
+        """
+        if code := getattr(self.library, name)(*arguments):
+            raise TrtcError(f"{self} refuses {name}: {self._said(code)}")
+
+    def matmul(self, shape: Shape, operands: Operands) -> Matmul:
+        """A product, ready to be told to a stream.
+
+        Errors:
+            TrtcError: the library has no algorithm for it.
+        """
+        if shape not in self._chosen:
+            if len(self._chosen) == KEPT:
+                self._chosen.clear()
+            self._chosen[shape] = self._choose(shape)
+        return Matmul(self, shape, self._chosen[shape], operands)
+
+    def _choose(self, shape: Shape) -> Chosen:
+        m, n, k, dtype = shape.m, shape.n, shape.k, TYPES[shape.dtype]
+        operation = Descriptor(self, "cublasLtMatmulDesc", COMPUTE_32F, TYPES["f32"])
+        operation.set(TRANSA, c_int32(TRANSPOSED))
+        if shape.bias:
+            operation.set(EPILOGUE, c_int32(BIAS))
+            operation.set(BIAS_POINTER, c_void_p(shape.bias))   # only its alignment counts here
+        weight, x, y = (
+            Descriptor(self, "cublasLtMatrixLayout", dtype, rows, columns, rows)
+            for rows, columns in ((k, n), (k, m), (n, m))
+        )
+        preference = Descriptor(self, "cublasLtMatmulPreference")
+        preference.set(WORKSPACE, c_uint64(shape.workspace))
+        for i, alignment in enumerate(shape.alignments[:4]):
+            preference.set(FIRST_ALIGNMENT + i, c_uint32(alignment))
+        found, count = Heuristic(), c_int()
+        handles = [d.handle for d in (operation, weight, x, y, y, preference)]
+        code = self.library.cublasLtMatmulAlgoGetHeuristic(self.handle, *handles, 1, byref(found), byref(count))
+        if code or not count.value or found.state:
+            said = self._said(code or found.state)
+            raise TrtcError(f"{self} has no algorithm for {m} x {k} by {k} x {n} in {shape.dtype}: {said}")
+        return Chosen(operation, (weight, x, y), found)
+
+
+class Matmul:
+    """One product with its operands; descriptors and algorithm may be others' too."""
+
+    def __init__(self, library: CublasLt, shape: Shape, chosen: Chosen, operands: Operands) -> None:
+        self._library, self._chosen = library, chosen
+        self._bias = c_void_p(operands.bias) if shape.bias else None
+        self._numbers = c_float(1.0), c_float(1.0 if shape.residual else 0.0)   # which must live as long
+        alpha, beta = map(byref, self._numbers)
+        weight, x, y = (layout.handle for layout in chosen.layouts)
+        self._arguments = (
+            library.handle, chosen.operation.handle, alpha, operands.weight, weight, operands.x, x,
+            beta, operands.residual or operands.y, y, operands.y, y,
+            byref(chosen.algorithm), operands.workspace, shape.workspace,
+        )   # fmt: skip
+
+    def enqueue(self, stream: Stream) -> None:
+        """Do it, after what the stream has been told before."""
+        if self._bias:
+            self._chosen.operation.set(BIAS_POINTER, self._bias)
+        self._library.call("cublasLtMatmul", *self._arguments, stream.number)
+
+
+def load_library() -> Any:
+    """NVIDIA's library: of the package nvidia-cublas, of PyTorch's packages, or of a CUDA toolkit.
+
+    Errors:
+        MissingPackage: there is none.
+    """
+    for version in VERSIONS:
+        name = f"libcublasLt.so.{version}"
+        for path in [*_packaged(name), name]:
+            try:
+                return ctypes.CDLL(path)
+            except OSError:
+                continue
+    raise MissingPackage("NVIDIA's cuBLAS", "cuda", "run engines of target cuda")
+
+
+def _packaged(name: str) -> list[str]:
+    """Where Python packages have put a library."""
+    spec = find_spec("nvidia")
+    folders = (spec.submodule_search_locations if spec else None) or ()
+    return [str(path) for folder in folders for path in sorted(Path(folder).glob(f"*/lib/{name}"))]

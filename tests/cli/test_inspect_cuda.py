@@ -1,0 +1,48 @@
+"""``trtc inspect`` on engines of target cuda: steps by phase, and where the time of a decode step goes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from commandline import Trtc
+from emulated_cuda import compile_emulated, install
+
+from trtc.cli import _layers
+from trtc.runtime.bundle import EngineBundle
+from trtc.runtime.cuda.layers import times
+
+MODEL = Path(__file__).parents[2] / "examples" / "shakespeare"
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    limits = {"max_batch_size": 2, "max_input_len": 8, "max_seq_len": 16}
+    compile_emulated(monkeypatch, MODEL, tmp_path / "engine", "float16", **limits)
+    return tmp_path / "engine"
+
+
+def test_steps_by_phase_and_the_ops_of_their_places(trtc_: Trtc, engine: Path) -> None:
+    code, out, err = trtc_("inspect", engine, "--layers")
+    assert (code, err) == (0, "")
+    one, two, prefill = out.split("\n\n")
+    assert one.startswith("decode-1, B in 1..1, S in 1..1, M in 1..16\n")
+    assert two.startswith("decode-2, B in 2..2, S in 1..1, M in 1..16\n")
+    assert prefill.startswith("prefill, B in 1..2, S in 1..8, M in 1..16\n")
+    attention = next(line for line in one.splitlines() if "decode_attention" in line)
+    assert "transformer.layers.0" in attention and "attention" in attention.split()[-1]
+    assert "cuBLASLt" in prefill and "cuBLASLt" not in one
+    code, out, _ = trtc_("inspect", engine, "--layers", "--json")
+    phases = (one, two, prefill)
+    assert code == 0 and [len(steps) for steps in json.loads(out)] == [len(p.splitlines()) - 2 for p in phases]
+
+
+def test_the_time_of_a_step(trtc_: Trtc, engine: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    install(monkeypatch)
+    said = times(EngineBundle.open(engine))
+    assert (said["profile"], said["sizes"], said["context"]) == (0, {"B": 1, "S": 1, "M": 16}, 9)
+    (tmp_path / "times.json").write_text(json.dumps(said))
+    code, out, _ = trtc_("inspect", engine, "--times", tmp_path / "times.json")
+    assert code == 0 and out.startswith("decode-1, B in 1..1, S in 1..1, M in 1..16: B = 1, S = 1, M = 16, ")
+    assert _layers.RUNTIMES["cuda"] == times.__module__
