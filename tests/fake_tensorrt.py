@@ -29,7 +29,7 @@ from trtc.frontend import open_checkpoint
 from trtc.ir.graph import Graph
 from trtc.ir.target import Target
 from trtc.ir.text import parse
-from trtc.ir.types import names
+from trtc.ir.types import evaluate, names
 from trtc.runtime.gpu.device import open_device
 from trtc.runtime.gpu.driver import open_driver
 
@@ -164,9 +164,10 @@ class FakeEngine:
         return [*self.inputs, *self.outputs][index]
 
     def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
-        bounds = {n: (1, 1) if n == "S" and profile else pair for n, pair in self.graph.bounds.items()}
+        bounds = self.graph.bounds
+        ends = {**bounds, **({"S": (1, 1), "T": bounds["B"]} if profile else {})}
         shape = self.inputs[name].shape
-        low, high = (tuple(s if isinstance(s, int) else bounds[str(s)][i] for s in shape) for i in range(2))
+        low, high = (tuple(evaluate(s, {n: pair[i] for n, pair in ends.items()}) for s in shape) for i in range(2))
         return [low, high, high]
 
     def _context(self, strategy: Any = None) -> FakeContext | None:
@@ -235,7 +236,8 @@ class FakeContext:
         }
         for name, cache in engine.aliased.items():
             assert addresses[name] == addresses[cache], f"{name} is not where {cache} is"
-        engine.trt.runs.append({"B": given["input_ids"].shape[0], "S": given["input_ids"].shape[1],
+        engine.trt.runs.append({"B": len(given["past_lengths"]), "S": given["input_ids"].shape[-1],
+                                "T": given["input_ids"].size,
                                 "M": max((a.shape[2] for k, a in given.items() if k.endswith("_cache")), default=0)})
         results = engine.graph.evaluate({**engine.weights, **given})
         for name, key in engine.outputs.items():

@@ -14,7 +14,6 @@ from trtc.runtime.tensorrt.plan import Plan
 from trtc.runtime.tensorrt.runtime_cache import RuntimeCache
 
 KEPT = 16   # contexts of decode steps, each with its graph
-SYMBOLS = {"B": "batch", "S": "tokens", "M": "capacity"}
 
 
 @dataclass
@@ -66,16 +65,16 @@ class PlanExecutor:
     def _profile(self, sizes: Sizes) -> int | None:
         """The profile that takes these sizes; of several the one of the fewest new tokens."""
         fitting = [
-            (ranges.get("S", (1, 1))[1], index)
+            (ranges.get("T", ranges.get("S", (1, 1)))[1], index)
             for index, ranges in enumerate(self.ranges)
-            if all(low <= getattr(sizes, SYMBOLS[name]) <= high for name, (low, high) in ranges.items())
+            if all(low <= sizes.symbols[name] <= high for name, (low, high) in ranges.items())
         ]
         return min(fitting)[1] if fitting else None
 
     def run(self, sizes: Sizes, addresses: Mapping[str, int], scratch: int) -> PlanRun:
         profile = self._profile(sizes)
         if profile is None:
-            said = ", ".join(f"{name} {getattr(sizes, SYMBOLS[name])}" for name in SYMBOLS)
+            said = ", ".join(f"{name} {size}" for name, size in sizes.symbols.items() if size and len(name) == 1)
             raise TrtcError(f"{self.plan.file} has no profile for {said}", "help: compile with greater limits")
         if sizes.tokens == 1 and self.kept > 1:   # in a context of its own, as a graph of it stays valid only there
             return PlanRun(self, self._create(profile), sizes, addresses, scratch)
