@@ -120,7 +120,8 @@ def _options(to: Target, given: Options | None) -> Options | None:
         return given or Options()
     if given and (asked := [name for name in given.given if name != "workers"]):
         names, products = ", ".join(asked), " and ".join(PRODUCTS)
-        raise TrtcError(f"{names}: target {to.name} has no such option, but {products} have")
+        note = "help: --target tensorrt on a machine with a GPU, or --target tensorrt-rtx"
+        raise TrtcError(f"{names}: target {to.name} has no such option, but {products} have", note)
     return None
 
 

@@ -27,7 +27,7 @@ def profiles(
     [{'B': (1, 4, 8), 'T': (1, 256, 512)}, {'B': (1, 4, 8), 'T': (1, 4, 8)}]
 
     Args:
-        max_num_tokens: bounds B * S in every profile (those of longer prompts take fewer sequences), or T; 0: unbounded.
+        max_num_tokens: bounds B * S in every profile (those of longer prompts take fewer sequences), or T; 0: no limit.
         opt_num_tokens: the most likely B * S, or T of prefill; 0: half of each range.
         several: a profile for each of several ranges of S, or of T.
     Errors:
