@@ -77,7 +77,7 @@ class FakeModule:
         old: whether it has the names of 8.6, or else those of later versions.
         lean: whether it loads version-compatible plans only.
         capturable: whether its runs may be part of a graph.
-        broken: what fails: "context", "run", "logits" (NaN).
+        broken: what fails: "load", "context", "run", "logits" (NaN).
     """
 
     driver: FakeDriver
@@ -132,6 +132,9 @@ class FakeRuntime:
         if plan["compatible"] and not self.trt.lean and not self.engine_host_code_allowed:
             return self.trt.complain("4: Cannot deserialize engine with lean runtime since "
                                      "IRuntime::getEngineHostCodeAllowed() is false.")
+        if self.trt.broken == "load":
+            return self.trt.complain("2: [safeRuntime.cpp::allocate::31] Error Code 2: OutOfMemory (Requested size was "
+                                     "4096 bytes.)")
         have = ".".join(map(str, self.trt.driver.capability))
         if plan["compute"] != have:
             return self.trt.complain(f"6: The engine plan file is generated on an incompatible device, expecting "
