@@ -33,7 +33,7 @@ from trtc.ir.types import evaluate, names
 from trtc.runtime.gpu.device import open_device
 from trtc.runtime.gpu.driver import open_driver
 
-SCRATCH = 1000
+SCRATCH, USER_MANAGED = 1000, 2
 
 
 def compile_plan(monkeypatch: pytest.MonkeyPatch, model: Path, out: Path, target: str, **options: Any) -> Path:
@@ -97,7 +97,13 @@ class FakeModule:
 
     def __post_init__(self) -> None:
         if not self.old:
-            self.ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED=2)
+            self.ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED=USER_MANAGED)
+
+    @property
+    def configured(self) -> bool:
+        """Whether contexts are made by a runtime config: from 10.11 on, and with TensorRT-RTX."""
+        major, minor = map(int, self.__version__.split(".")[:2])
+        return not self.old and (major < 8 or (major, minor) >= (10, 11))
 
     def __hash__(self) -> int:
         return id(self)
@@ -152,11 +158,14 @@ class FakeEngine:
         self.outputs = dict(zip((o["name"] for o in said), graph.outputs, strict=True))   # its name and the graph's
         self.aliased = {o["name"]: o["alias"] for o in said if "alias" in o}
         self.num_optimization_profiles = 2
-        self.device_memory_size = SCRATCH
         if trt.old:
+            self.device_memory_size = SCRATCH
             self.create_execution_context_without_device_memory = self._context
         else:
+            self.device_memory_size_v2 = SCRATCH
             self.create_execution_context = self._context
+        if trt.configured:
+            self.create_runtime_config = FakeConfig
         self.made = 0
 
     @property
@@ -173,12 +182,22 @@ class FakeEngine:
         low, high = (tuple(evaluate(s, {n: pair[i] for n, pair in ends.items()}) for s in shape) for i in range(2))
         return [low, high, high]
 
-    def _context(self, strategy: Any = None) -> FakeContext | None:
+    def _context(self, how: Any = None) -> FakeContext | None:
+        assert self.trt.old or (how.strategy if self.trt.configured else how) == USER_MANAGED
         if self.trt.broken == "context":
             return self.trt.complain("1: [defaultAllocator.cpp::allocate::20] Error Code 1: Cuda Runtime "
                                      "(out of memory)")
         self.made += 1
         return FakeContext(self, self.made - 1)
+
+
+class FakeConfig:
+    """How contexts are made, from 10.11 on."""
+
+    strategy = 0
+
+    def set_execution_context_allocation_strategy(self, strategy: int) -> None:
+        self.strategy = strategy
 
 
 class FakeContext:

@@ -57,7 +57,8 @@ class PlanExecutor:
     @property
     def scratch_bytes(self) -> int:
         engine = self.plan.engine
-        return int(getattr(engine, "device_memory_size_v2", None) or engine.device_memory_size)
+        newer = getattr(engine, "device_memory_size_v2", None)   # from 10.1, and alone from 11.0
+        return int(engine.device_memory_size if newer is None else newer)
 
     def fits(self, sizes: Sizes) -> bool:
         return self._profile(sizes) is not None
@@ -91,7 +92,7 @@ class PlanExecutor:
         """A context without memory of its own, of one profile."""
         trt, engine = self.plan.trt, self.plan.engine
         self.plan.said.take()
-        if hasattr(engine, "create_runtime_config"):   # TensorRT-RTX; TensorRT from 10.12
+        if hasattr(engine, "create_runtime_config"):   # TensorRT-RTX; TensorRT from 10.11
             config = engine.create_runtime_config()
             config.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
             self._cache.attach(config)
