@@ -77,7 +77,7 @@ _of(
 _of(
     "no-lengths",
     "the attention layer knows no lengths, and its causality ends at the cache's last key",
-    "lengths, causality and windows become one mask",
+    "lengths, causality and windows become one mask over the cache's whole capacity, which a step's cost follows",
     ATTENTION, LENGTHS,
 )   # fmt: skip
 _of(
