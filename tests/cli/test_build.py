@@ -8,7 +8,7 @@ import models
 import pytest
 from commandline import MODEL, Trtc
 
-from trtc.cli._classic import APART, TABLE, translated
+from trtc.cli._classic import APART, TABLE, is_classic, translated
 from trtc.errors import TrtcError
 
 WORDS = """
@@ -159,6 +159,26 @@ def test_the_published_example_works_with_the_name_alone_changed(trtc_: Trtc, tm
     ]   # fmt: skip
     _, out, _ = trtc_("inspect", engine)
     assert "limits    8 sequences, 924 new tokens a call, 1024 tokens in all" in out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "--checkpoint_dir MODEL --output_dir OUT --gemm_plugin auto --dry_run",
+        "MODEL --use_gpt_attention_plugin float16 --multiple-profiles disable --dry-run",
+        "MODEL --dry-run --max_output_len 100 --max_input_len=64",
+    ],
+)
+def test_compile_takes_these_words_too(arguments: str, trtc_: Trtc, tmp_path: Path) -> None:
+    places = {"MODEL": MODEL, "OUT": tmp_path / "out"}
+    words = [places.get(word, word) for word in arguments.split()]
+    code, out, err = trtc_("compile", *words)
+    assert (code, err.count("\n")) == (0, 1) and out.startswith("target ") and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", ["MODEL --dtype float16 --max_seq_len 64", "MODEL --strip-plan -o x", ""])
+def test_words_of_its_own_are_left_alone(arguments: str) -> None:
+    assert not is_classic(arguments.split())
 
 
 def test_without_arguments_it_says_what_it_wants(trtc_: Trtc) -> None:

@@ -163,6 +163,17 @@ class Given:
         return int(self.value)
 
 
+def is_classic(arguments: list[str]) -> bool:
+    """Whether the arguments of ``trtc compile`` are in words that only ``trtllm-build`` has."""
+    for option in _split(arguments):
+        if option.name in TABLE and TABLE[option.name].to == f"--{option.name.replace('_', '-')}":
+            if TABLE[option.name].switch and option.values:
+                return True
+        elif option.name in (*TABLE, *APART):
+            return True
+    return False
+
+
 def translated(arguments: list[str]) -> tuple[list[str], list[str]]:
     """The arguments of ``trtc compile`` for those of ``trtllm-build``, and lines on what was replaced.
 
