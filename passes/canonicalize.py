@@ -6,6 +6,7 @@ from trtc.ir.graph import Graph
 from trtc.ir.op import Value
 from trtc.ir.ops import (
     Add,
+    Attention,
     Broadcast,
     Cast,
     Concat,
@@ -14,6 +15,7 @@ from trtc.ir.ops import (
     Linear,
     Mul,
     Neg,
+    PackedAttention,
     Reciprocal,
     Reshape,
     SizeOf,
@@ -302,10 +304,17 @@ def size_of_known(op: SizeOf, graph: Graph) -> Value | None:
     return None
 
 
+def window_of_all(op: Attention | PackedAttention, graph: Graph) -> Value | None:
+    """attention(window of 64 over 32 keys at most)  ->  attention(no window)"""
+    keys = op.k.shape[2]
+    most = keys if isinstance(keys, int) else graph.bounds.get(str(keys), (0, op.window + 1))[1]
+    return op.with_attributes(window=0) if op.window and most <= op.window else None
+
+
 RULES = (
     slice_of_all, slice_of_slice, slice_of_concat, slice_beside_concat, slice_of_constant, slice_of_cast,
     concat_of_one, concat_of_concats, concat_of_casts, concat_of_slices, concat_across, transpose_of_nothing,
     transpose_of_transpose, reshape_of_nothing, reshape_of_reshape, transpose_of_matrices, linear_of_rows,
     bias_of_linear, times_reciprocal, broadcast_of_nothing, cast_of_nothing, cast_of_cast, cast_of_concat, times_one,
-    over_one, plus_zero, minus_zero, sum_minus_part, double_neg, size_of_known,
+    over_one, plus_zero, minus_zero, sum_minus_part, double_neg, size_of_known, window_of_all,
 )   # fmt: skip

@@ -50,7 +50,7 @@ class PackInputs(Pass, name="pack-inputs"):
     know of sequences. An output of every token has one row, too. A graph without ``input_lengths`` stays as it is.
 
     Options:
-        max-tokens: T at most; B * S at its greatest where 0.
+        max-tokens: T at most; never more than B * S at its greatest, which it is where 0.
     Errors:
         PassError: what an op does depends on how the tokens are padded, say attention that is not fused.
     """
@@ -65,7 +65,7 @@ class PackInputs(Pass, name="pack-inputs"):
         outputs = {name: packing.output(value) for name, value in graph.outputs.items()}
         least, (batch, tokens) = graph.bounds["B"][0], (graph.bounds[n][1] for n in "BS")
         bounds = {name: pair for name, pair in graph.bounds.items() if name != "S"}
-        bounds["T"] = (least, self.max_tokens or batch * tokens)
+        bounds["T"] = (least, min(self.max_tokens or batch * tokens, batch * tokens))
         kept = [i for key, i in inputs.items() if key not in ("input_ids", "input_lengths")]
         return replace(graph, inputs=(packing.ids, packing.starts, *kept), outputs=outputs, bounds=bounds)
 

@@ -14,7 +14,7 @@ from trtc.errors import TrtcError
 from trtc.runtime.integrity import FileEntry, check_files
 
 FORMAT_VERSION = 1
-STEP_INPUTS = ("input_ids", "input_lengths", "past_lengths")
+STEP_INPUTS = (("input_ids",), ("input_lengths", "query_starts"), ("past_lengths",))   # one of each
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Cache:
 
 @dataclass(frozen=True)
 class Tensor:
-    """One input or output of the engine; a size is a number or a symbol of ``bounds``.
+    """One input or output of the engine; a size is a number, a symbol of ``bounds``, or ``B + 1``.
 
     An output with an ``alias`` shares the buffer of the input so named; one that ``appends`` holds rows that follow
     those in the input so named; one that ``feeds`` is that input of the next step.
@@ -235,9 +235,10 @@ def _check_tensors(bundle: EngineBundle) -> None:
     file = bundle.path / "engine.json"
     for rank in bundle.ranks:
         inputs = {t.name: t for t in rank.inputs}
-        for name in STEP_INPUTS:
-            if name not in inputs:
-                raise TrtcError(f"{file}: rank {rank.rank} has no input {name}, but every engine has one")
+        for names in STEP_INPUTS:
+            if not inputs.keys() & set(names):
+                wanted = " or ".join(names)
+                raise TrtcError(f"{file}: rank {rank.rank} has no input {wanted}, but every engine has one")
         if not any(t.name == "logits" for t in rank.outputs):
             raise TrtcError(f"{file}: rank {rank.rank} has no output logits, but every engine has one")
         for output in rank.outputs:

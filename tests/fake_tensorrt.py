@@ -29,11 +29,11 @@ from trtc.frontend import open_checkpoint
 from trtc.ir.graph import Graph
 from trtc.ir.target import Target
 from trtc.ir.text import parse
-from trtc.ir.types import names
+from trtc.ir.types import evaluate, names
 from trtc.runtime.gpu.device import open_device
 from trtc.runtime.gpu.driver import open_driver
 
-SCRATCH = 1000
+SCRATCH, USER_MANAGED = 1000, 2
 
 
 def compile_plan(monkeypatch: pytest.MonkeyPatch, model: Path, out: Path, target: str, **options: Any) -> Path:
@@ -77,7 +77,7 @@ class FakeModule:
         old: whether it has the names of 8.6, or else those of later versions.
         lean: whether it loads version-compatible plans only.
         capturable: whether its runs may be part of a graph.
-        broken: what fails: "context", "run", "logits" (NaN).
+        broken: what fails: "load", "context", "run", "logits" (NaN).
     """
 
     driver: FakeDriver
@@ -97,7 +97,13 @@ class FakeModule:
 
     def __post_init__(self) -> None:
         if not self.old:
-            self.ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED=2)
+            self.ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED=USER_MANAGED)
+
+    @property
+    def configured(self) -> bool:
+        """Whether contexts are made by a runtime config: from 10.11 on, and with TensorRT-RTX."""
+        major, minor = map(int, self.__version__.split(".")[:2])
+        return not self.old and (major < 8 or (major, minor) >= (10, 11))
 
     def __hash__(self) -> int:
         return id(self)
@@ -132,6 +138,9 @@ class FakeRuntime:
         if plan["compatible"] and not self.trt.lean and not self.engine_host_code_allowed:
             return self.trt.complain("4: Cannot deserialize engine with lean runtime since "
                                      "IRuntime::getEngineHostCodeAllowed() is false.")
+        if self.trt.broken == "load":
+            return self.trt.complain("2: [safeRuntime.cpp::allocate::31] Error Code 2: OutOfMemory (Requested size was "
+                                     "4096 bytes.)")
         have = ".".join(map(str, self.trt.driver.capability))
         if plan["compute"] != have:
             return self.trt.complain(f"6: The engine plan file is generated on an incompatible device, expecting "
@@ -149,11 +158,14 @@ class FakeEngine:
         self.outputs = dict(zip((o["name"] for o in said), graph.outputs, strict=True))   # its name and the graph's
         self.aliased = {o["name"]: o["alias"] for o in said if "alias" in o}
         self.num_optimization_profiles = 2
-        self.device_memory_size = SCRATCH
         if trt.old:
+            self.device_memory_size = SCRATCH
             self.create_execution_context_without_device_memory = self._context
         else:
+            self.device_memory_size_v2 = SCRATCH
             self.create_execution_context = self._context
+        if trt.configured:
+            self.create_runtime_config = FakeConfig
         self.made = 0
 
     @property
@@ -164,17 +176,28 @@ class FakeEngine:
         return [*self.inputs, *self.outputs][index]
 
     def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
-        bounds = {n: (1, 1) if n == "S" and profile else pair for n, pair in self.graph.bounds.items()}
+        bounds = self.graph.bounds
+        ends = {**bounds, **({"S": (1, 1), "T": bounds["B"]} if profile else {})}
         shape = self.inputs[name].shape
-        low, high = (tuple(s if isinstance(s, int) else bounds[str(s)][i] for s in shape) for i in range(2))
+        low, high = (tuple(evaluate(s, {n: pair[i] for n, pair in ends.items()}) for s in shape) for i in range(2))
         return [low, high, high]
 
-    def _context(self, strategy: Any = None) -> FakeContext | None:
+    def _context(self, how: Any = None) -> FakeContext | None:
+        assert self.trt.old or (how.strategy if self.trt.configured else how) == USER_MANAGED
         if self.trt.broken == "context":
             return self.trt.complain("1: [defaultAllocator.cpp::allocate::20] Error Code 1: Cuda Runtime "
                                      "(out of memory)")
         self.made += 1
         return FakeContext(self, self.made - 1)
+
+
+class FakeConfig:
+    """How contexts are made, from 10.11 on."""
+
+    strategy = 0
+
+    def set_execution_context_allocation_strategy(self, strategy: int) -> None:
+        self.strategy = strategy
 
 
 class FakeContext:
@@ -235,7 +258,8 @@ class FakeContext:
         }
         for name, cache in engine.aliased.items():
             assert addresses[name] == addresses[cache], f"{name} is not where {cache} is"
-        engine.trt.runs.append({"B": given["input_ids"].shape[0], "S": given["input_ids"].shape[1],
+        engine.trt.runs.append({"B": len(given["past_lengths"]), "S": given["input_ids"].shape[-1],
+                                "T": given["input_ids"].size,
                                 "M": max((a.shape[2] for k, a in given.items() if k.endswith("_cache")), default=0)})
         results = engine.graph.evaluate({**engine.weights, **given})
         for name, key in engine.outputs.items():

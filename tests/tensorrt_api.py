@@ -44,7 +44,7 @@ VERSIONS = tuple(version for releases in WHEELS.values() for version in releases
 ROOTS = (
     "Builder", "Runtime", "Refitter", "EngineInspector", "Logger", "ILogger", "IErrorRecorder", "IProgressMonitor",
     "IStreamWriter", "IStreamReader", "IStreamReaderV2", "NetworkDefinitionCreationFlag", "BuilderFlag", "LayerType",
-    "IUnaryLayer", "ISerializationConfig", "ComputeCapability", "MemoryPoolType", "GatherMode",
+    "IUnaryLayer", "ISerializationConfig", "ComputeCapability", "MemoryPoolType", "GatherMode", "TacticSource",
     "IAttentionOutputLayer",
 )   # fmt: skip
 """Classes that a back end or a runtime starts from; those that their signatures name follow."""

@@ -33,6 +33,8 @@ FIRST: dict[str, Case] = {}
 for each in KNOWN.values():
     FIRST.setdefault(each.architecture, each)
 
+UNFUSED = {"Gemma2ForCausalLM"}   # whose scores are capped, which no kernel of TensorRT knows
+
 
 def agrees(case: Case, dtype: str, target: str, trt: Any = None) -> tuple[Model, Graph, Evaluator]:
     """Assert that the network of a case for a target gives the graph's logits: prefill, then decode, ragged.

@@ -106,7 +106,7 @@ def plan(
         load_file(file)
     to = find_target(target or default_target())
     options = _options(to, tensorrt)
-    pipeline = _pipeline(passes, to, model.limits)
+    pipeline = _pipeline(passes, to, model.limits, options)
     made = Plan(model, to, pipeline, pipeline.run(model.graph, *observers), options)
     if options:
         plan_profiles(made.graph, options)   # which refuses limits that do not fit
@@ -120,15 +120,17 @@ def _options(to: Target, given: Options | None) -> Options | None:
         return given or Options()
     if given and (asked := [name for name in given.given if name != "workers"]):
         names, products = ", ".join(asked), " and ".join(PRODUCTS)
-        raise TrtcError(f"{names}: target {to.name} has no such option, but {products} have")
+        note = "help: --target tensorrt on a machine with a GPU, or --target tensorrt-rtx"
+        raise TrtcError(f"{names}: target {to.name} has no such option, but {products} have", note)
     return None
 
 
-def _pipeline(passes: str, to: Target, limits: Limits) -> Pipeline:
-    """The passes asked for, then what the target needs: what its runtime wants, fixed sizes, own kernels, legal ops."""
+def _pipeline(passes: str, to: Target, limits: Limits, options: Options | None) -> Pipeline:
+    """The passes asked for, then what options and target need: what its runtime wants, fixed sizes, legal ops."""
     greatest = {"B": limits.max_batch_size, "S": limits.max_input_len, "M": limits.max_seq_len}
     fixed = [f"specialize{{size={name} value={greatest[name]}}}" for name in to.fixed]
-    return Pipeline.parse(",".join(p for p in (passes, *to.prepare, *fixed, f"lower{{target={to}}}") if p))
+    packed = [f"pack-inputs{{max-tokens={options.max_num_tokens}}}"] if options and options.packed else []
+    return Pipeline.parse(",".join(p for p in (passes, *packed, *to.prepare, *fixed, f"lower{{target={to}}}") if p))
 
 
 def _limits(checkpoint: Compilable, batch: int, inputs: int, tokens: int) -> Limits:

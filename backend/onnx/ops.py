@@ -2,24 +2,10 @@
 
 from __future__ import annotations
 
+from trtc.backend.fused import SumAndRMSNorm, turned_heads
 from trtc.ir.op import Op, Value, require
-from trtc.ir.ops import (
-    Add,
-    Attention,
-    Cast,
-    Experts,
-    Gather,
-    Iota,
-    KVCacheUpdate,
-    Reshape,
-    RMSNorm,
-    Rope,
-    SizeOf,
-    Slice,
-    Sub,
-    Transpose,
-)  # fmt: skip
-from trtc.ir.types import DType, TensorType
+from trtc.ir.ops import Attention, Experts, KVCacheUpdate, Reshape, SizeOf, Slice, Sub, Transpose
+from trtc.ir.types import TensorType
 
 
 class GroupQueryAttention(Op, name="onnxruntime.group_query_attention"):
@@ -72,18 +58,11 @@ class GroupQueryAttention(Op, name="onnxruntime.group_query_attention"):
         batch, tokens, _ = self.qkv.shape
         size = self.key_cache.shape[3]
         assert isinstance(size, int)
-
-        def part(first: int, count: int) -> Value:
-            columns = Slice(self.qkv, 2, first * size, count * size)
-            return Transpose(Reshape(columns, (batch, tokens, count, size)), (0, 2, 1, 3))
-
-        q, k = part(0, self.heads), part(self.heads, self.kv_heads)
-        v = part(self.heads + self.kv_heads, self.kv_heads)
         start = Sub(self.lengths, SizeOf(self.qkv, 1))
-        if self.cos and self.sin:
-            positions = Add(Reshape(start, (batch, 1)), Iota(tokens))
-            cos, sin = (_cast(Gather(table, positions), self.qkv.dtype) for table in (self.cos, self.sin))
-            q, k = (Rope(x, cos, sin, interleaved=self.interleaved) for x in (q, k))
+        q, k, v = turned_heads(
+            self.qkv, start, self.cos, self.sin,
+            heads=self.heads, kv_heads=self.kv_heads, size=size, interleaved=self.interleaved,
+        )   # fmt: skip
         keys, values = KVCacheUpdate(self.key_cache, k, start), KVCacheUpdate(self.value_cache, v, start)
         y = Attention(
             q, keys, values, self.lengths, None, self.slopes,
@@ -92,11 +71,7 @@ class GroupQueryAttention(Op, name="onnxruntime.group_query_attention"):
         return Reshape(Transpose(y, (0, 2, 1, 3)), (batch, tokens, self.heads * size)), keys, values
 
 
-def _cast(x: Value, dtype: DType) -> Value:
-    return x if x.dtype == dtype else Cast(x, dtype)
-
-
-class SkipRMSNorm(Op, name="onnxruntime.skip_rms_norm"):
+class SkipRMSNorm(SumAndRMSNorm, name="onnxruntime.skip_rms_norm"):
     """``rms_norm(x + skip)``, and the sum.
 
     Operands:
@@ -108,19 +83,9 @@ class SkipRMSNorm(Op, name="onnxruntime.skip_rms_norm"):
         The norm, then ``x + skip``, both of x's type.
     """
 
-    x: Value
-    skip: Value
-    weight: Value
-    eps: float = 1e-5
-
     def infer(self) -> tuple[TensorType, TensorType]:
-        require(self.x.type == self.skip.type, f"x is {self.x.type}, but skip is {self.skip.type}")
         require(self.x.type.rank == 3, f"x has rank {self.x.type.rank}, but must have rank 3")
-        return RMSNorm(self.x, self.weight, eps=self.eps).type, self.x.type
-
-    def decompose(self) -> tuple[Value, ...]:
-        joint = Add(self.x, self.skip)
-        return RMSNorm(joint, self.weight, eps=self.eps), joint
+        return super().infer()
 
 
 class MoE(Op, name="onnxruntime.moe"):

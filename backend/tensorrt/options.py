@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from os import PathLike
 from typing import Any, cast
 
@@ -23,9 +23,11 @@ class Options:
     """The builder's options; each default leaves it as TensorRT has it.
 
     Args:
-        max_num_tokens: new tokens of a batch in one call at most: bounds B * S in every profile. 0: as many as fit.
+        packed: the tokens of all sequences lie in one row, T of them, and no sequence is padded to the longest.
+        max_num_tokens: new tokens of a batch in one call at most: bounds B * S, or T, in every profile. 0: as many as
+            fit.
         opt_num_tokens: new tokens of a batch that kernels are chosen for; 0: half of each range.
-        multiple_profiles: a profile for each of several ranges of S.
+        multiple_profiles: a profile for each of several ranges of S, or of T.
         weightless: weights are inputs of the plan, and lie in a file beside it.
         refit: the weights in the plan can be exchanged.
         strip_plan: the plan is without its weights, which lie in a file beside it; it is refitted when it is loaded.
@@ -45,6 +47,7 @@ class Options:
         workers: threads of the builder; 0: as it likes.
     """
 
+    packed: bool = False
     max_num_tokens: int = 0
     opt_num_tokens: int = 0
     multiple_profiles: bool = False
@@ -109,21 +112,24 @@ class Known:
         what: what it is, as the end of "has no ...", in the plural.
         since: the version that each product has it from; a product that is not named has it never.
         instead: what a product without it has in its stead.
+        last: the last version of a product that has it, where newer ones do not.
     """
 
     what: str
     since: Mapping[str, Version]
     instead: str = ""
+    last: Mapping[str, Version] = field(default_factory=dict[str, Version])
 
     def lacks(self, api: Api) -> tuple[str, ...]:
         """Why an API is without it, then how to do without; nothing if it has it."""
-        first = self.since.get(api.product)
+        first, last = self.since.get(api.product), self.last.get(api.product, api.version)
+        if first is not None and first <= api.version <= last:
+            return ()
+        product, notes = PRODUCTS[api.product], [f"help: {self.instead}"] if self.instead else []
         if first is None:
-            return (f"{PRODUCTS[api.product]} has no {self.what}", *([f"help: {self.instead}"] if self.instead else []))
-        if api.version < first:
-            which = f"{api} has no {self.what}: {PRODUCTS[api.product]} {dotted(first)} is the first that has"
-            return (which, *([f"help: {self.instead}"] if self.instead else []))
-        return ()
+            return (f"{product} has no {self.what}", *notes)
+        end = f"{dotted(first)} is the first" if api.version < first else f"{dotted(last)} is the last"
+        return (f"{api} has no {self.what}: {product} {end} that has", *notes)
 
 
 def _values(given: Any) -> tuple[Any, ...]:
@@ -135,8 +141,10 @@ def _both(version: Version = (8, 6)) -> Mapping[str, Version]:
     return {TENSORRT: version, RTX: (1, 4)}
 
 
+UNPACKED = "without it, batches are ragged, too: they are padded to their longest sequence"
 JIT = "it chooses kernels where the engine runs, and keeps them beside the engine"
 KNOWN: Mapping[str, Known] = {
+    "packed": Known("attention over packed tokens", {TENSORRT: (11, 0)}, UNPACKED),
     "refit": Known("refittable plans", _both((10, 0)), "--weightless exchanges weights, too"),   # 8.6 dies building one
     "strip_plan": Known("stripped plans", _both((10, 2)), "--weightless keeps the weights beside the plan"),
     "weight_streaming": Known("weight streaming", _both((10, 0))),
@@ -160,8 +168,12 @@ VALUES: Mapping[tuple[str, str], Known] = {
         "plans for all GPUs of one compute capability", {TENSORRT: (10, 9)}
     ),
     ("compute_capabilities", "12.1"): Known("kernels for compute capability 12.1", {RTX: (1, 5)}),
+    **{
+        ("tactic_sources", name): Known(f"tactics of {name}", _both(), last={TENSORRT: (10, 16), RTX: (1, 4)})
+        for name in ("cublas", "cublas_lt", "cudnn")
+    },
 }
-"""Values that came later than their option."""
+"""Values that came later than their option, or went before it."""
 
 
 def check(options: Options, api: Api) -> None:

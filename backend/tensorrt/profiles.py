@@ -11,7 +11,7 @@ from trtc.ir.graph import Graph
 from trtc.ir.types import Bounds, evaluate, names
 
 Range: TypeAlias = tuple[int, int, int]   # the least, the most likely and the greatest value
-BATCH, TOKENS = "B", "S"                  # the sizes that count sequences, and new tokens of each
+BATCH, TOKENS, PACKED = "B", "S", "T"     # the sizes that count sequences, new tokens of each, and packed ones of all
 FEWEST = 16                               # new tokens of a sequence that no range of their own ends below
 RATIO = 4                                 # between the ends of ranges
 
@@ -23,22 +23,27 @@ def profiles(
 
     >>> profiles({"B": (1, 8), "S": (1, 64)})
     [{'B': (1, 4, 8), 'S': (1, 32, 64)}, {'B': (1, 4, 8), 'S': (1, 1, 1)}]
+    >>> profiles({"B": (1, 8), "T": (1, 512)})
+    [{'B': (1, 4, 8), 'T': (1, 256, 512)}, {'B': (1, 4, 8), 'T': (1, 4, 8)}]
 
     Args:
-        max_num_tokens: bounds B * S, in every profile: those of longer prompts take fewer sequences. 0: unbounded.
-        opt_num_tokens: the most likely B * S; 0: half of each range.
-        several: a profile for each of several ranges of S.
+        max_num_tokens: bounds B * S in every profile (those of longer prompts take fewer sequences), or T; 0: no limit.
+        opt_num_tokens: the most likely B * S, or T of prefill; 0: half of each range.
+        several: a profile for each of several ranges of S, or of T.
     Errors:
         IRError: max_num_tokens is less than one token of each sequence, or than opt_num_tokens.
     """
     if not bounds:
         return []
     (few, batch), (least, most) = bounds.get(BATCH, (1, 1)), bounds.get(TOKENS, (1, 1))
-    limit = max_num_tokens or batch * most
+    whole = bounds[PACKED][1] if PACKED in bounds else batch * most
+    limit = min(max_num_tokens or whole, whole)
     if limit < batch:
         raise IRError(f"max_num_tokens is {limit}, but must be at least max_batch_size, {batch}")
     if opt_num_tokens > limit:
         raise IRError(f"opt_num_tokens is {opt_num_tokens}, but must not exceed {limit}, the most tokens of a batch")
+    if PACKED in bounds:
+        return _packed(bounds, limit, opt_num_tokens, several)
     boxes = list(_boxes(batch, least, most, limit, several)) or [(batch, (least, most))]
     if least == 1 < most:
         boxes = [box for box in boxes if box[1] != (1, 1)] + [(batch, (1, 1))]
@@ -46,17 +51,31 @@ def profiles(
     return [rest | _box(bounds, (few, max(few, b)), span, opt_num_tokens) for b, span in boxes]
 
 
+def _packed(bounds: Bounds, most: int, likely: int, several: bool) -> list[dict[str, Range]]:
+    """Profiles of packed tokens: of any number of them, then of no more than there are sequences."""
+    few, batch = bounds.get(BATCH, (1, 1))
+    ends = [most, *_divided(most, several)]
+    spans = [(below + 1 if several else few, end) for end, below in zip(ends, [*ends[1:], few - 1], strict=True)]
+    found = [_likely(least, end) for least, end in spans if end > batch]
+    if likely:
+        found = [(least, _within(likely, least, end), end) for least, _, end in found]
+    rest = {name: _likely(*pair) for name, pair in bounds.items()}
+    return [rest | {PACKED: tokens} for tokens in (*found, _likely(few, batch))]
+
+
+def _divided(most: int, several: bool) -> Iterator[int]:
+    """Where further ranges of new tokens end, from the greatest."""
+    end = most // RATIO
+    while several and end >= FEWEST:
+        yield end
+        end //= RATIO
+
+
 def _boxes(batch: int, least: int, most: int, limit: int, several: bool) -> Iterator[tuple[int, tuple[int, int]]]:
     """The greatest batch, and the span of S, of each profile of prefill, from the longest."""
     most = min(most, limit)
     full = min(most, limit // batch)   # new tokens of each sequence of the greatest batch
-    ends = {most, full}
-    if several:
-        end = most // RATIO
-        while end >= FEWEST:
-            ends.add(end)
-            end //= RATIO
-    ordered = sorted((e for e in ends if e >= least), reverse=True)
+    ordered = sorted((e for e in {most, full, *_divided(most, several)} if e >= least), reverse=True)
     for n, end in enumerate(ordered):
         below = ordered[n + 1] if n + 1 < len(ordered) else 0
         first = max(least, below + 1) if several else least

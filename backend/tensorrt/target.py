@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from trtc.backend.tensorrt.api import KNOWN, RTX, TENSORRT, Api, api_of, dotted, probed
-from trtc.backend.tensorrt.attention_rules import attention_rules
+from trtc.backend.tensorrt.attention_rules import ALIGNED, WIDEST, attention_rules
 from trtc.backend.tensorrt.bindings import installed_version, module
 from trtc.backend.tensorrt.conditions import conditions, floats
 from trtc.backend.tensorrt.plugin_rules import plugin_rules
@@ -49,11 +49,21 @@ def record(product: str, version: str) -> Target:
         summary=SUMMARIES[product],
         native=conditions(api),
         plugins=(attention_rules(api), plugin_rules(api, bool(plus))),
-        prepare=(f"choose-next{{count={CANDIDATES}}}", *(("split-attention",) if needs(api, "whole-caches") else ())),
+        prepare=_prepared(api),
         fixed=("M",) if api.has("KV cache update layers") else (),
         floats=floats(api),
         kernels=bool(plus),
     )
+
+
+def _prepared(api: Api) -> tuple[str, ...]:
+    """The passes for what the runtime wants, and for caches that no step copies."""
+    found = [f"choose-next{{count={CANDIDATES}}}"]
+    if needs(api, "whole-caches"):
+        found.append("split-attention")
+    if needs(api, "copied-caches"):
+        found.append(f"pad-caches{{multiple={ALIGNED} widest={WIDEST}}}")
+    return tuple(found)
 
 
 def tensorrt(version: str) -> Target:

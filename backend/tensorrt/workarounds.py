@@ -63,13 +63,21 @@ _of(
 _of(
     "whole-caches",
     "no layer updates a KV cache in place, so an engine would copy it whole at every step",
-    "attention reads cache and new tokens apart (`split-attention`), and the new rows are returned to be appended",
+    "attention reads cache and new tokens apart (`split-attention`), and the new rows are returned to be appended; the "
+    "attention layer of 10.14, which reads keys in one piece, serves attention without a cache",
     {TENSORRT: (8, 6)}, {TENSORRT: (10, 15)},
+)   # fmt: skip
+_of(
+    "copied-caches",
+    "attention takes a cache only in one head size, a multiple of 8 in 16 bits, and padding a cache would copy it at "
+    "every step",
+    "caches have heads of that size, and new rows are padded as they are written (`pad-caches`)",
+    {TENSORRT: (10, 15), RTX: (1, 4)},
 )   # fmt: skip
 _of(
     "no-lengths",
     "the attention layer knows no lengths, and its causality ends at the cache's last key",
-    "lengths, causality and windows become one mask",
+    "lengths, causality and windows become one mask over the cache's whole capacity, which a step's cost follows",
     ATTENTION, LENGTHS,
 )   # fmt: skip
 _of(

@@ -16,22 +16,34 @@ from trtc.runtime.gpu.device import Device
 from trtc.runtime.gpu.memory import Arena, HostArray, MemoryPlan
 from trtc.runtime.gpu.stream import Stream
 
-TOLD = ("past_lengths", "input_lengths", "input_ids")     # uploaded in one copy, the ids last
+TOLD = ("past_lengths", "input_lengths", "query_starts", "input_ids")   # uploaded in one copy, the ids last
 CHOSEN = ("input_ids.next", "top_ids", "top_logits")      # downloaded in one copy
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """The sizes that an engine's symbols have: sequences, new tokens of each, tokens that the caches hold."""
+    """The sizes that an engine's symbols have.
+
+    Args:
+        batch: sequences.
+        tokens: new tokens of each, the longest; or of one, on average, where they are packed.
+        capacity: tokens that the caches hold of each.
+        packed: new tokens of all sequences, in one row; 0 where they are padded instead.
+    """
 
     batch: int
     tokens: int
     capacity: int
+    packed: int = 0
+
+    @cached_property
+    def symbols(self) -> Mapping[str, int]:
+        """By the name that engine.json has for it."""
+        return {"B": self.batch, "S": self.tokens, "M": self.capacity, "T": self.packed, "B + 1": self.batch + 1}
 
     def shape(self, tensor: Tensor) -> tuple[int, ...]:
         """The shape of a tensor."""
-        symbols = {"B": self.batch, "S": self.tokens, "M": self.capacity}
-        return tuple(symbols[size] if isinstance(size, str) else size for size in tensor.shape)
+        return tuple(self.symbols[size] if isinstance(size, str) else size for size in tensor.shape)
 
     def bytes(self, tensor: Tensor) -> int:
         """The bytes of a tensor."""
@@ -60,6 +72,11 @@ class Tensors:
     def capacity(self) -> int | None:
         """Tokens that the caches hold, where the engine fixes it."""
         return min((size for t in self.caches if isinstance(size := t.shape[2], int)), default=None)
+
+    @property
+    def packed(self) -> bool:
+        """Whether it takes the tokens of all sequences in one row, instead of padded ones."""
+        return "query_starts" in self.inputs
 
     @property
     def chooses(self) -> bool:

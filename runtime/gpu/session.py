@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from trtc.runtime.bundle import EngineBundle
 from trtc.runtime.gpu.buffers import CHOSEN, TOLD, Buffers, HostBlock, Sizes, Tensors
@@ -16,6 +18,8 @@ from trtc.runtime.gpu.replay import Replay
 from trtc.runtime.gpu.stream import Event, Stream
 from trtc.runtime.sampling import Best
 from trtc.runtime.session import Floats, Ints
+
+Bools: TypeAlias = npt.NDArray[np.bool_]
 
 
 class Run(Protocol):
@@ -59,7 +63,7 @@ class Slot:
 
     def __init__(self, device: Device, buffers: Buffers) -> None:
         plain = buffers.tensors.plain
-        self.told = HostBlock(device, {n: plain[n] for n in TOLD}, buffers.most)
+        self.told = HostBlock(device, {n: plain[n] for n in TOLD if n in plain}, buffers.most)
         self.chosen = HostBlock(device, {n: plain[n] for n in CHOSEN if n in plain}, buffers.most)
         self.done = Event(device)
 
@@ -69,7 +73,8 @@ class GPUSession:
 
     Batches are rounded up to a power of two, so that few graphs serve all. The caches are bound with a capacity that
     grows with the sequences, so a step's cost follows their length; where the engine gives new rows alone, they are
-    placed behind the old ones, and nothing else is copied.
+    placed behind the old ones, and nothing else is copied. Tokens are padded to the longest sequence, or packed in one
+    row, as the engine takes them.
 
     Args:
         stream: what everything is done on.
@@ -85,6 +90,7 @@ class GPUSession:
     ) -> None:   # fmt: skip
         self.device, self.stream = stream.device, stream
         self._tensors, self._limits = Tensors(bundle.ranks[0]), bundle.limits
+        self._row = bundle.bounds["T"][1] if self._tensors.packed else 0   # packed tokens of one call at most
         self._executor, self._weights, self._graphs, self._kept = executor, weights, graphs, kept
         self._chunk = min(chunk or bundle.limits.max_input_len, bundle.limits.max_input_len)
         self._held: Buffers | None = None
@@ -99,7 +105,8 @@ class GPUSession:
         self.device.use()
         self._levels = self._capacities(capacity)
         rounded = min(1 << (batch - 1).bit_length(), self._limits.max_batch_size)
-        most = self._fitting(Sizes(rounded, min(self._chunk, self._levels[-1]), self._levels[-1]))
+        tokens = min(self._chunk, self._levels[-1])
+        most = self._fitting(Sizes(rounded, tokens, self._levels[-1], min(rounded * tokens, self._row)))
         if not self._held or not self._held.hold(most, self._executor.scratch_bytes):
             self._allocate(most)
         self._batch, self._most, self._turn = batch, most, 0
@@ -143,18 +150,36 @@ class GPUSession:
     def decode_step(self) -> HostStep:
         return HostStep(self, np.zeros((self._batch, 1), np.int32), np.zeros(self._batch, np.int32))
 
-    def chunks(self, input_ids: Ints, input_lengths: Ints, past_lengths: Ints) -> Iterator[tuple[Outcome, Ints]]:
+    def chunks(self, input_ids: Ints, input_lengths: Ints, past_lengths: Ints) -> Iterator[tuple[Outcome, Bools]]:
         """Run new tokens in as many calls as they take: each call's outcome, and which sequences end in it.
 
         A sequence that has ended already is fed one token more, behind its end, where the next one will overwrite it.
         """
-        for first in range(0, input_ids.shape[1], self._most.tokens):
-            part = input_ids[:, first : first + self._most.tokens]
-            width = part.shape[1]
-            left = np.clip(input_lengths - first, 0, width)
+        first = 0
+        while first < input_ids.shape[1]:
+            width = self._width(input_lengths - first)
+            part, left = input_ids[:, first : first + width], np.clip(input_lengths - first, 0, width)
             past = past_lengths + np.minimum(first, input_lengths)
             outcome = self.run(width, part, left, past)
             yield outcome, (left > 0) & (input_lengths <= first + width)
+            first += width
+
+    def _width(self, left: Ints) -> int:
+        """How many new tokens of each sequence the next call takes, of those that are left."""
+        most = min(self._most.tokens, int(left.max()))
+        if not self._row:
+            return most
+
+        def row(width: int) -> int:
+            return int(self._fed(np.minimum(left, width)).sum())
+
+        return bisect_right(range(1, most + 1), self._most.packed, key=row)
+
+    def _fed(self, lengths: Ints) -> Ints:
+        """Tokens of each row of a run, ``int[B]``: one at least, rows beyond the batch being padding of one token."""
+        fed = np.ones(self._sizes.batch, np.int32)
+        fed[: self._batch] = np.maximum(lengths, 1)
+        return fed
 
     def run(self, tokens: int, ids: Ints | None, lengths: Ints, past: Ints) -> Outcome:
         """Run the engine once, and have the host told when it is done.
@@ -166,7 +191,8 @@ class GPUSession:
             past: ``int[n]``, tokens in each cache.
         """
         self.device.use()
-        sizes, slot = replace(self._sizes, tokens=tokens), self._slots[self._turn]
+        packed = int(self._fed(lengths).sum()) if self._row else 0
+        sizes, slot = replace(self._sizes, tokens=tokens, packed=packed), self._slots[self._turn]
         self._turn ^= 1
         slot.done.synchronize()   # of the run before last, which may still read what it was told
         self._tell(slot, sizes, ids, lengths, past)
@@ -184,16 +210,21 @@ class GPUSession:
         return Outcome(self, slot, sizes, lengths)
 
     def _tell(self, slot: Slot, sizes: Sizes, ids: Ints | None, lengths: Ints, past: Ints) -> None:
-        """Upload a run's inputs; rows beyond the batch are padding of one token."""
-        slot.told.array("past_lengths", sizes)[...] = 0
-        slot.told.array("past_lengths", sizes)[: self._batch] = past
-        slot.told.array("input_lengths", sizes)[...] = 1
-        slot.told.array("input_lengths", sizes)[: self._batch] = np.maximum(lengths, 1)
+        """Upload a run's inputs."""
+        told, fed = slot.told, self._fed(lengths)
+        told.array("past_lengths", sizes)[...] = 0
+        told.array("past_lengths", sizes)[: self._batch] = past
+        if self._row:
+            told.array("query_starts", sizes)[...] = [0, *fed.cumsum()]
+        else:
+            told.array("input_lengths", sizes)[...] = fed
         if ids is not None:
-            slot.told.array("input_ids", sizes)[...] = 0
-            slot.told.array("input_ids", sizes)[: self._batch] = ids
-        size = slot.told.end("input_lengths" if ids is None else "input_ids", sizes)
-        self.stream.copy(self._buffers.arena[TOLD[0]], slot.told.address, size)
+            rows = np.zeros((sizes.batch, sizes.tokens), np.int32)
+            rows[: self._batch] = ids
+            real = np.arange(sizes.tokens) < fed[:, None]
+            told.array("input_ids", sizes)[...] = rows[real] if self._row else rows
+        last = "input_ids" if ids is not None else "query_starts" if self._row else "input_lengths"
+        self.stream.copy(self._buffers.arena[TOLD[0]], told.address, told.end(last, sizes))
 
     def _decode(self, sizes: Sizes) -> Replay:
         """The engine's run by one token, and the feeding of what it chooses."""
@@ -233,10 +264,12 @@ class GPUSession:
         size = self._logits.end("logits", sizes)
         self.stream.copy(self._logits.address, self._buffers.arena["logits"], size)
         self.stream.synchronize()
-        logits = self._logits.array("logits", sizes)[: self._batch]
-        if logits.ndim == 3:   # of every token
-            logits = logits[np.arange(len(logits)), np.maximum(lengths, 1) - 1]
-        return logits.astype(np.float32)
+        logits = self._logits.array("logits", sizes)
+        if len(logits) == sizes.packed != sizes.batch:   # of every token, packed
+            logits = logits[self._fed(lengths).cumsum() - 1]
+        elif logits.ndim == 3:   # of every token, padded
+            logits = logits[np.arange(len(logits)), self._fed(lengths) - 1]
+        return logits[: self._batch].astype(np.float32)
 
 
 @dataclass

@@ -14,7 +14,6 @@ from trtc.runtime.tensorrt.plan import Plan
 from trtc.runtime.tensorrt.runtime_cache import RuntimeCache
 
 KEPT = 16   # contexts of decode steps, each with its graph
-SYMBOLS = {"B": "batch", "S": "tokens", "M": "capacity"}
 
 
 @dataclass
@@ -58,7 +57,8 @@ class PlanExecutor:
     @property
     def scratch_bytes(self) -> int:
         engine = self.plan.engine
-        return int(getattr(engine, "device_memory_size_v2", None) or engine.device_memory_size)
+        newer = getattr(engine, "device_memory_size_v2", None)   # from 10.1, and alone from 11.0
+        return int(engine.device_memory_size if newer is None else newer)
 
     def fits(self, sizes: Sizes) -> bool:
         return self._profile(sizes) is not None
@@ -66,16 +66,16 @@ class PlanExecutor:
     def _profile(self, sizes: Sizes) -> int | None:
         """The profile that takes these sizes; of several the one of the fewest new tokens."""
         fitting = [
-            (ranges.get("S", (1, 1))[1], index)
+            (ranges.get("T", ranges.get("S", (1, 1)))[1], index)
             for index, ranges in enumerate(self.ranges)
-            if all(low <= getattr(sizes, SYMBOLS[name]) <= high for name, (low, high) in ranges.items())
+            if all(low <= sizes.symbols[name] <= high for name, (low, high) in ranges.items())
         ]
         return min(fitting)[1] if fitting else None
 
     def run(self, sizes: Sizes, addresses: Mapping[str, int], scratch: int) -> PlanRun:
         profile = self._profile(sizes)
         if profile is None:
-            said = ", ".join(f"{name} {getattr(sizes, SYMBOLS[name])}" for name in SYMBOLS)
+            said = ", ".join(f"{name} {size}" for name, size in sizes.symbols.items() if size and len(name) == 1)
             raise TrtcError(f"{self.plan.file} has no profile for {said}", "help: compile with greater limits")
         if sizes.tokens == 1 and self.kept > 1:   # in a context of its own, as a graph of it stays valid only there
             return PlanRun(self, self._create(profile), sizes, addresses, scratch)
@@ -92,7 +92,7 @@ class PlanExecutor:
         """A context without memory of its own, of one profile."""
         trt, engine = self.plan.trt, self.plan.engine
         self.plan.said.take()
-        if hasattr(engine, "create_runtime_config"):   # TensorRT-RTX; TensorRT from 10.12
+        if hasattr(engine, "create_runtime_config"):   # TensorRT-RTX; TensorRT from 10.11
             config = engine.create_runtime_config()
             config.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
             self._cache.attach(config)

@@ -54,7 +54,7 @@ def times(bundle: EngineBundle) -> dict[str, Any]:
     if not runs[0]:
         raise TrtcError(f"{bundle.path} tells no times of its layers, but a plan for --profile must")
     seconds = {n: [median(run[n][i] for run in runs) for i in range(len(one))] for n, one in runs[0].items()}
-    said = {"B": sizes.batch, "S": sizes.tokens, "M": sizes.capacity}
+    said = {name: size for name, size in sizes.symbols.items() if name in ("B", "T" if sizes.packed else "S", "M")}
     return {"profile": number, "sizes": said, "context": past + 1, "seconds": seconds}
 
 

@@ -8,7 +8,7 @@ import models
 import pytest
 from commandline import MODEL, Trtc
 
-from trtc.cli._classic import APART, TABLE, translated
+from trtc.cli._classic import APART, TABLE, is_classic, translated
 from trtc.errors import TrtcError
 
 WORDS = """
@@ -37,6 +37,16 @@ use_fused_mlp=enable pp_reduce_scatter=enable use_custom_all_reduce=enable multi
 attention_qk_half_accumulation=enable use_context_fmha_for_generation=enable context_fmha_fp32_acc=enable
 use_gemm_plugin=float16 use_gpt_attention_plugin=float16 use_bert_attention_plugin=float16
 use_layernorm_plugin=float16 use_rmsnorm_plugin=float16 use_lookup_plugin=float16
+model_dir=hf meta_ckpt_dir=meta nemo_ckpt_path=x.nemo ft_model_dir=ft dtype=float16
+use_weight_only weight_only_precision=int4 use_smooth_quant smoothquant=0.5 per_group per_channel per_token
+group_size=128 int8_kv_cache fp8_kv_cache enable_fp8 use_fp8 quantization=fp8 qformat=fp8 kv_cache_dtype=fp8
+quantized_fp8_model_path=x.npz quant_ckpt_path=x.safetensors
+vocab_size=32000 n_positions=2048 n_layer=32 n_head=32 n_kv_head=8 n_embd=4096 inter_size=11008 hidden_act=silu
+multiple_of=256 ffn_dim_multiplier=1.3 rms_norm_eps=1e-5 rotary_base=10000 rotary_pct=0.25 rotary_scaling=linear,2
+bias no_bias moe_num_experts=8 moe_top_k=2
+world_size=2 tp_size=2 pp_size=2 cp_size=2 moe_tp_size=2 moe_ep_size=2 rank=1
+max_tokens_in_paged_kv_cache=100 visualize builder_opt=3 timing_cache=model.cache random_seed=1
+embedding_sharding_dim=1 use_embedding_sharing
 """
 """Every option of the tool's versions, with a value that is not its default."""
 FLAGS = WORDS.split()
@@ -89,11 +99,30 @@ def test_what_is_mapped_is_an_option_of_compile(flag: str, trtc_: Trtc) -> None:
         ("--gather_context_logits", ["--all-logits"]),
         ("--target tensorrt:10.9 --gemm_plugin disable", ["--target", "tensorrt:10.9"]),
         ("--max_draft_len 0 --auto_parallel 1 --logits_dtype float32", []),
+        ("--tp_size 1 --world_size 1 --rank 0 --max_beam_width 1", ["--max-beam-width", "1"]),
+        ("--remove_input_padding --target tensorrt:11.0", ["--packed", "--target", "tensorrt:11.0"]),
+        ("--remove_input_padding=enable --target=tensorrt-rtx", ["--target", "tensorrt-rtx"]),
+        ("--remove_input_padding disable --target tensorrt:11.4", ["--target", "tensorrt:11.4"]),
+        ("--remove_input_padding enable", []),
     ],
 )
 def test_values(arguments: str, want: list[str]) -> None:
     made, _ = translated(arguments.split())
     assert made == ["-o", "engine_outputs", *want]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("--target tensorrt:10.9", "TensorRT 10.9 has no attention over packed tokens: TensorRT 11.0 is the first"),
+        ("--target tensorrt-rtx:1.7", "TensorRT-RTX has no attention over packed tokens"),
+        ("--target onnx", "target onnx has no attention over packed tokens"),
+    ],
+)
+def test_what_batches_are_where_tokens_are_not_packed(arguments: str, said: str) -> None:
+    _, lines = translated(["--remove_input_padding", "enable", *arguments.split()])
+    assert len(lines) == 1 and lines[0].startswith(f"--remove_input_padding: {said}")
+    assert lines[0].endswith("; batches are ragged by the lengths of their sequences, which engines take as inputs")
 
 
 @pytest.mark.parametrize(
@@ -132,8 +161,31 @@ def test_the_published_example_works_with_the_name_alone_changed(trtc_: Trtc, tm
     assert "limits    8 sequences, 924 new tokens a call, 1024 tokens in all" in out
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "--checkpoint_dir MODEL --output_dir OUT --gemm_plugin auto --dry_run",
+        "MODEL --use_gpt_attention_plugin float16 --multiple-profiles disable --dry-run",
+        "MODEL --dry-run --max_output_len 100 --max_input_len=64",
+    ],
+)
+def test_compile_takes_these_words_too(arguments: str, trtc_: Trtc, tmp_path: Path) -> None:
+    places = {"MODEL": MODEL, "OUT": tmp_path / "out"}
+    words = [places.get(word, word) for word in arguments.split()]
+    code, out, err = trtc_("compile", *words)
+    assert (code, err.count("\n")) == (0, 1) and out.startswith("target ") and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", ["MODEL --dtype float16 --max_seq_len 64", "MODEL --strip-plan -o x", ""])
+def test_words_of_its_own_are_left_alone(arguments: str) -> None:
+    assert not is_classic(arguments.split())
+
+
 def test_without_arguments_it_says_what_it_wants(trtc_: Trtc) -> None:
     code, _, err = trtc_("build")
     assert code == 2 and err.startswith("error: there is no --checkpoint_dir, but it must say what is compiled\n")
     code, _, err = trtc_("build", "--checkpoint_dir", MODEL, "--max-batch-sice", 3)
-    assert code == 2 and "No such option" in err
+    assert (code, err) == (2, (
+        "error: --max-batch-sice is given, but neither trtllm-build nor trtc compile has such an option\n"
+        "  = help: did you mean `--max-batch-size`?\n  = help: trtc compile --help\n"
+    ))   # fmt: skip

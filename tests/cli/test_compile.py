@@ -106,7 +106,8 @@ def test_dry_run_needs_no_tensorrt(target: str, trtc_: Trtc) -> None:
 def test_options_of_tensorrt_are_no_other_targets(trtc_: Trtc) -> None:
     said = trtc_("compile", MODEL, "--dry-run", *ONNX, "--refit", "--workspace", "1GB")
     message = "refit, workspace: target onnx has no such option, but tensorrt and tensorrt-rtx have"
-    assert said == (2, "", f"error: {message}\n")
+    note = "help: --target tensorrt on a machine with a GPU, or --target tensorrt-rtx"
+    assert said == (2, "", f"error: {message}\n  = {note}\n")
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ def test_experts_whole_on_ranks(flags: str, trtc_: Trtc, tmp_path: Path) -> None
         "--model_dir SRC --output_dir OUT --world_size 4 --pp_size 2 --dtype auto --load_model_on_cpu",
         "--model-dir SRC --output-dir OUT --world-size 4 --tp-size 2 --pp-size 2 --load_by_shard --source hf",
         "--quant_ckpt_path SRC --output-model-dir OUT --world-size 4 --pp_size 2 --gpt_variant gpt2 --ckpt-type hf",
+        "--model_dir SRC --output_dir OUT --tp_size 2 --pp_size 2 --load_nemo_on_gpu --dataset_cache_dir x",
         "SRC -o OUT --tp-size 2 --pp-size 2 --source huggingface",
         "SRC -o OUT --tp-size 2 --pp-size 2 --source modelopt",
         "SRC -o OUT --tp-size 2 --pp-size 2 --source auto",
@@ -94,6 +95,16 @@ SIZES = (
         ("--use_weight_only --weight_only_precision int4", QUANTIZES), ("--int8_kv_cache", QUANTIZES),
         ("--smoothquant 0.5 --per_token --per_channel", QUANTIZES), ("--use-fp8", QUANTIZES),
         ("--n_layer 2", SIZES), ("--vocab_size 32000 --rotary_base 1e4", SIZES),
+        ("--qformat int4_awq --awq_block_size 64 --calib_size 512", QUANTIZES), ("--kv_cache_dtype int8", QUANTIZES),
+        ("--num_medusa_heads 4", "drafts of other models (Medusa, EAGLE) are no option: engines do not check them"),
+        ("--use_prompt_tuning", "use_prompt_tuning is no option: engines take no embeddings of prompts"),
+        ("--save_config_only", "save_config_only is no option: a checkpoint is written whole"),
+        ("--remove_duplicated_kv_heads", (
+            "remove_duplicated_kv_heads is no option: heads of keys and values stay as SRC has them"
+        )),
+        ("--nemo_rename_key a", (
+            "nemo_rename_key is no option: the names of NeMo's and of Megatron's tensors are known"
+        )),
     ],
 )   # fmt: skip
 def test_options_of_before_that_are_none(flags: str, message: str, trtc_: Trtc, tmp_path: Path) -> None:

@@ -18,9 +18,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from models import LIMITS, Case
+from tensorrt_evaluator import build_plan, kernels, network_of
+from tensorrt_families import logits
 
 import trtc
-from trtc.compiler import read_model
+from trtc.compiler import plan, read_model
 from trtc.ir.ops import Attention
 from trtc.passes import Pipeline
 
@@ -139,6 +141,17 @@ def test_graphs_give_the_logits_of_the_papers(case: Case, folder: Path) -> None:
     np.testing.assert_allclose(got, want, rtol=0, atol=CLOSE)
     fused = [op for op in Pipeline.parse("fuse").run(model.graph).ops if isinstance(op, Attention)]
     assert [op.slopes is None for op in fused] == ["max_position_embeddings" in case.config] * 2
+
+
+@every_case
+def test_plans_of_rtx_are_built_and_give_the_logits_of_the_papers(case: Case, folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx_bindings")
+    for dtype in ("float16", "bfloat16"):
+        model = read_model(folder, dtype=dtype, **LIMITS)
+        graph, source = plan(model, target="tensorrt-rtx").graph, model.checkpoint.source
+        got = logits(network_of(graph, source, rounds=False), case)
+        np.testing.assert_allclose(got, expected(case, dtype)[:, : got.shape[1]], rtol=0, atol=CLOSE)
+        assert any("_mha_" in name for name in kernels(build_plan(graph, source, tmp_path / dtype)[0]))
 
 
 @every_case

@@ -1,4 +1,4 @@
-"""Distributed checkpoints of NeMo 1, NeMo 2 and Megatron Bridge: the same model as in Hugging Face's form.
+"""Distributed checkpoints of NeMo 1: the same model as in Hugging Face's form.
 
 ``data/megatron.tar.xz`` holds random models that megatron-core 0.16.1 itself made and saved in its form torch_dist, on
 one rank or two, with the logits of its own forward pass over 12 tokens.
@@ -21,6 +21,7 @@ import models
 import nemo_files
 import numpy as np
 import pytest
+from distributed_models import BIASED, EXPERTS, LLAMA, NORMS, TIED, WINDOWS, error_of, state_of
 from fuzz import cases
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -30,12 +31,8 @@ from sources import damaged, same_weights
 import trtc
 from trtc.compiler import read_model
 from trtc.errors import TrtcError
-from trtc.frontend import Limits, open_checkpoint
-from trtc.frontend.nemo_config import nemo_config
-from trtc.frontend.nemo_lightning import translated
 from trtc.frontend.sources.megatron import DistributedSource
 from trtc.frontend.sources.nemo import members_of
-from trtc.frontend.sources.tiles import Cut, Joint, Tile, Tiles, plan
 from trtc.frontend.weights import Weights
 from trtc.ir.graph import Graph
 from trtc.ir.types import evaluate, f32
@@ -44,39 +41,6 @@ pytest.importorskip("tensorstore")
 torch: Any = import_module("torch")
 yaml: Any = import_module("yaml")
 load_file: Any = import_module("safetensors.torch").load_file
-
-LLAMA = Case("distributed", {"num_key_value_heads": 2, "vocab_size": 96})
-TIED = Case("distributed-tied-bf16", {"tie_word_embeddings": True, "num_hidden_layers": 4, "vocab_size": 96},
-            dtype="bfloat16")   # fmt: skip
-EXPERTS = Case("distributed-experts", {
-    "vocab_size": 96, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None,
-    "num_key_value_heads": 2, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
-}, model="Mixtral")   # fmt: skip
-WINDOWS = Case("distributed-windows", {
-    "vocab_size": 96, "sliding_window": 6, "num_key_value_heads": 2,
-}, model="Mistral")   # fmt: skip
-SCALED = Case("distributed-llama3", {
-    "vocab_size": 96, "rope_parameters": {
-        "rope_type": "llama3", "rope_theta": 500000.0, "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-        "original_max_position_embeddings": 32,
-    },
-})   # fmt: skip
-NORMS = Case("distributed-qk-norms", {"vocab_size": 96, "head_dim": 16, "num_key_value_heads": 2}, model="Qwen3")
-BIASED = Case("distributed-biases", {
-    "num_key_value_heads": 2, "use_bias": True, "sliding_window": None, "norm_epsilon": 1e-5,
-    "tie_word_embeddings": False, "vocab_size": 96,
-}, model="Starcoder2")   # fmt: skip
-
-
-def state_of(case: Case, folder: Path, *, stack: bool, **form: Any) -> tuple[Path, dict[str, Any], dict[str, Any]]:
-    """Hugging Face's folder, its config, and the same model's tensors under Megatron Core's names."""
-    hf = models.write(case, folder / "hf")
-    config = json.loads((hf / "config.json").read_text())
-    tensors = load_file(hf / "model.safetensors")
-    ((state,),) = nemo_files.Writer(tensors, config, core=True, fused_norms=True, **form).write()
-    plain = {key: tensor for key, tensor in state.items() if isinstance(tensor, torch.Tensor)}
-    return hf, config, distributed_files.stacked(plain) if stack else plain
-
 
 def write_first(
     case: Case, folder: Path, *, stack: bool = True, parts: int = 1, zarr: Any = "", **raw: Any
@@ -203,131 +167,6 @@ def test_an_engine_gives_the_logits_of_transformers(form: str, tmp_path: Path) -
     np.testing.assert_allclose(models.engine_logits(bundle, case), expected, rtol=0, atol=2e-4)   # orders of sums
 
 
-def function(name: str) -> dict[str, Any]:
-    return {"_call_": False, "_target_": name}
-
-
-def lightning(config: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    """The fields of a config of NeMo 2 or Megatron Bridge, as both dump them."""
-    rope = config["rope_parameters"]
-    return {
-        "_target_": "nemo.collections.llm.gpt.model.llama.Llama3Config8B", "activation_func": function(
-            "torch.nn.functional.silu"
-        ), "add_bias_linear": False, "add_qkv_bias": False, "bias_activation_fusion": True, "fp8": None,
-        "gated_linear_unit": True, "hidden_size": config["hidden_size"], "kv_channels": config.get("head_dim"),
-        "ffn_hidden_size": config["intermediate_size"], "layernorm_epsilon": 1e-5,
-        "layernorm_zero_centered_gamma": False, "normalization": "RMSNorm",
-        "num_attention_heads": config["num_attention_heads"], "num_layers": config["num_hidden_layers"],
-        "num_query_groups": config.get("num_key_value_heads"),
-        "moe_router_topk": 2, "num_moe_experts": None, "position_embedding_type": "rope", "qk_layernorm": False,
-        "rotary_base": rope["rope_theta"], "rotary_interleaved": False, "rotary_percent": 1.0,
-        "seq_len_interpolation_factor": None, "seq_length": 64, "softmax_scale": None, "window_size": None,
-        "share_embeddings_and_output_weights": config["tie_word_embeddings"], "multi_latent_attention": False,
-        **changes,
-    }   # fmt: skip
-
-
-LLAMA3 = {"scale_factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "old_context_len": 32}
-IDS = {"generation_config": {"config_dict": {"bos_token_id": 7, "eos_token_id": [8, 9], "pad_token_id": None}}}
-SECOND: dict[str, tuple[Case, dict[str, Any]]] = {
-    "llama": (LLAMA, {}), "llama-3.1": (SCALED, LLAMA3), "tied": (TIED, {}), "mixtral": (EXPERTS, {
-        "num_moe_experts": 4, "_target_": "nemo.collections.llm.gpt.model.mixtral.MixtralConfig8x7B",
-    }), "mistral": (WINDOWS, {"window_size": [6, 0]}), "qwen3": (NORMS, {"qk_layernorm": True}), "biases": (BIASED, {
-        "normalization": "LayerNorm", "add_bias_linear": True, "gated_linear_unit": False,
-        "activation_func": function("torch.nn.functional.gelu"),
-    }),
-}   # fmt: skip
-
-
-def write_second(case: Case, folder: Path, *, bridge: bool = False, **changes: Any) -> tuple[Path, Path]:
-    """The model in both forms: Hugging Face's folder, and a folder of NeMo 2's, or of an iteration of Bridge's."""
-    hf, config, state = state_of(case, folder, stack=True, root="" if bridge else "module.")
-    made = folder / "made"
-    weights = made if bridge else made / "weights"
-    weights.mkdir(parents=True)
-    distributed_files.write_torch(state, weights, 2)
-    fields = lightning(config, **IDS, **changes)
-    if bridge:
-        provider = "megatron.bridge.models.llama.llama_provider.LlamaModelProvider"
-        (made / "run_config.yaml").write_text(yaml.safe_dump({"model": {**fields, "_target_": provider}, "peft": None}))
-        return hf, made
-    model = {"_target_": "nemo.collections.llm.gpt.model.llama.LlamaModel", "config": fields, "optim": None}
-    (made / "context").mkdir()
-    (made / "context/model.yaml").write_text(yaml.safe_dump(model))
-    return hf, made
-
-
-@pytest.mark.parametrize("bridge", [False, True], ids=["nemo2", "bridge"])
-@pytest.mark.parametrize("form", SECOND)
-def test_nemo_2_and_megatron_bridge(form: str, bridge: bool, tmp_path: Path) -> None:
-    case, changes = SECOND[form]
-    hf, nemo = (models.opened(path) for path in write_second(case, tmp_path, bridge=bridge, **changes))
-    same = {"architecture": "", "rope": hf.config.rope, "norm_eps": 0}
-    ours, theirs = ({**vars(c.config), **same} for c in (nemo, hf))
-    assert ours == theirs
-    assert (nemo.config.rope.theta, nemo.config.rope.kind) == (hf.config.rope.theta, hf.config.rope.kind)
-    stated = nemo.config.rope.parameters or {}
-    assert all((hf.config.rope.parameters or {})[key] == value for key, value in stated.items())
-    assert nemo.generation == {"bos_token_id": 7, "eos_token_ids": [8, 9], "pad_token_id": None}
-    same_weights(hf, nemo)
-
-
-def test_a_tokenizer_in_the_context_goes_into_the_engine(tmp_path: Path) -> None:
-    _, made = write_second(LLAMA, tmp_path)
-    (made / "context/nemo_tokenizer").mkdir()
-    (made / "context/nemo_tokenizer/tokenizer.json").write_text("{}")
-    (made / "context/tokenizer.json").write_text("{}")
-    assert [file.name for file in models.opened(made).tokenizer_files] == ["tokenizer.json"]
-
-
-def error_of(path: Path) -> str:
-    with pytest.raises(TrtcError) as error:
-        open_checkpoint(path).graph(Limits(2, 8, 16), f32)
-    return str(error.value).replace(str(path), "NEMO").removeprefix("error: ")
-
-
-C = "context/model.yaml: "
-WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"hidden_size": None}, (
-        f"{C}config.hidden_size is missing\n"
-        "  = help: the class of the config has it, but the file has not; export to Hugging Face's form"
-    )),
-    ({"multi_latent_attention": True}, f"{C}config.multi_latent_attention is true, but must be false"),
-    ({"softmax_scale": 0.5}, f"{C}config.softmax_scale is 0.5, but must be null"),
-    ({"normalization": "rms"}, f'{C}config.normalization is "rms", but must be one of RMSNorm, LayerNorm'),
-    ({"activation_func": function("torch.nn.functional.selu")}, (
-        f'{C}config.activation_func is {{"_call_": false, "_target_": "torch.nn.functional.selu"}}, but must be '
-        "one of silu, gelu, relu, squared_relu"
-    )),
-    ({"num_layers": 3}, (
-        "tensor module.decoder.layers.self_attention.linear_qkv.layer_norm_weight is f32[2, 32], but the config asks "
-        "for f32[3, 32]\n  = help: the tensors and the config are of different models"
-    )),
-]   # fmt: skip
-
-
-@pytest.mark.parametrize(("changes", "message"), WRONG)
-def test_wrong_configs_name_the_key(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
-    assert error_of(write_second(LLAMA, tmp_path, **changes)[1]) == message
-
-
-def test_classes_of_other_models(tmp_path: Path) -> None:
-    _, made = write_second(LLAMA, tmp_path)
-    file = made / "context/model.yaml"
-    file.write_text(file.read_text().replace("llama.LlamaModel", "gemma.GemmaModel"))
-    assert error_of(made) == (
-        f"{C}_target_ is GemmaModel, but must begin with one of GPT, Llama, Mistral, Mixtral, Qwen2, Qwen25, Qwen3, "
-        "Nemotron, Starcoder2"
-    )
-    file.write_text("{}")
-    assert error_of(made) == f"{C}config is missing"
-    file.rename(made / "context/io.json")
-    assert error_of(made) == (
-        "NEMO holds context/io.json, but must hold context/model.yaml, which says the config\n"
-        "  = help: save it with a newer NeMo 2, or export it to Hugging Face's form"
-    )
-
-
 def test_chunks_that_are_missing(tmp_path: Path) -> None:
     _, nemo = write_first(LLAMA, tmp_path, zarr=None, parts=2)
     folder = nemo / "model_weights/model.decoder.layers.self_attention.linear_proj.weight"
@@ -441,43 +280,3 @@ def test_any_damage_is_refused_or_harmless(tiny: Path, tmp_path: Path, data: st.
         assert 0 <= entry.start <= entry.stop <= (tmp_path / "a.tar").stat().st_size
         if entry.dtype in source.dtypes:
             assert source[key].nbytes == entry.stop - entry.start
-
-
-anything = st.none() | st.booleans() | st.integers(-2, 100) | st.floats() | st.text(max_size=6) | (
-    st.lists(st.integers(-2, 100), max_size=3) | st.dictionaries(st.text(max_size=3), st.integers(), max_size=2)
-)
-FIELDS = lightning({
-    "rope_parameters": {"rope_theta": 1e4}, "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4,
-    "num_hidden_layers": 2, "tie_word_embeddings": True,
-})   # fmt: skip
-
-
-@settings(max_examples=cases(1000), deadline=None)
-@given(st.dictionaries(st.sampled_from([*FIELDS, *LLAMA3]), anything, max_size=4))
-def test_any_config_is_taken_or_refused(changes: dict[str, Any]) -> None:
-    target = {"_target_": "nemo.collections.llm.gpt.model.llama.LlamaModel"}
-    try:
-        keys = translated({**target, "config": {**FIELDS, **changes}}, "context/model.yaml")
-        config = nemo_config(keys, 96, ranks=1, stages=1, core=True)
-    except TrtcError:
-        return
-    assert config.hidden_size > 0 and config.num_hidden_layers > 0
-
-
-@settings(max_examples=cases(500), deadline=None)
-@given(st.lists(st.tuples(*(st.integers(0, 4) for _ in range(4))), max_size=6))
-def test_any_tiles_make_up_a_box_or_are_refused(boxes: list[tuple[int, int, int, int]]) -> None:
-    tiles = tuple(Tile(str(n), (a, b), (h, w)) for n, (a, b, h, w) in enumerate(boxes))
-
-    def made(part: Joint | Cut) -> Any:
-        if isinstance(part, Joint):
-            return np.concatenate([made(inner) for inner in part.parts], part.axis)
-        start = [a + b for a, b in zip(part.tile.start, part.start, strict=True)]
-        return whole[tuple(slice(a, a + n) for a, n in zip(start, part.sizes, strict=True))]
-
-    whole = np.arange(64).reshape(8, 8)
-    try:
-        parts = plan(Tiles((8, 8), tiles).near((1, 1), (3, 4)), (1, 1), (3, 4))
-    except ValueError:
-        return
-    np.testing.assert_array_equal(made(parts), whole[1:3, 1:4])

@@ -107,7 +107,7 @@ def test_files_lie_in_the_bundle(engine: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("place", "value", "text"),
     [
-        ("inputs.1.name", "lengths", "rank 0 has no input input_lengths, but every engine has one"),
+        ("inputs.1.name", "lengths", "rank 0 has no input input_lengths or query_starts, but every engine has one"),
         ("outputs.0.name", "y", "rank 0 has no output logits, but every engine has one"),
         (
             "outputs.1.dtype", "f16",

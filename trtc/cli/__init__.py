@@ -54,6 +54,7 @@ from typing import Annotated, Any
 import typer
 
 from trtc import __version__
+from trtc.cli._classic import is_classic
 from trtc.cli._groups import Sections, expanded
 from trtc.cli._shared import complain, settings
 from trtc.errors import TrtcError
@@ -87,7 +88,10 @@ def main() -> None:
             file = import_module(f"{__name__}.{module.name}")
             passed_on = getattr(file, "PASSED_ON", {})
             app.command(module.name, cls=Sections, context_settings=passed_on)(_command(getattr(file, module.name)))
-    typer.main.get_command(app)(prog_name="trtc")
+    arguments = sys.argv[1:]
+    if arguments[:1] == ["compile"] and is_classic(arguments[1:]):
+        arguments[0] = "build"
+    typer.main.get_command(app)(arguments, prog_name="trtc")
 
 
 def _hyphens(name: str) -> str:

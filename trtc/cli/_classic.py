@@ -14,7 +14,7 @@ class Classic:
 
     Args:
         to: the option of ``trtc compile`` that it is now, with the same value.
-        says: what replaced it, in one line.
+        says: what replaced it, or what else is to be known of what it is now, in one line.
         switch: it is on where nothing, ``enable`` or ``true`` follows, and off where ``disable`` or ``false`` does.
         refused: an engine would not be what is asked for, so none is built.
         usual: values with which it asks for what trtc does anyway: nothing is said.
@@ -28,20 +28,22 @@ class Classic:
 
 
 OWN = "TensorRT's own kernels do it; --plugins adds trtc's where one helps"
+BEAMS = "the engine takes as many sequences for each of --max-batch-size; trtc run searches no beams"
 PADDED = "batches are ragged by the lengths of their sequences, which engines take as inputs"
 FUSED = "attention is one fused kernel wherever the target has one; trtc inspect --layers shows it"
 CACHE = "caches are whole buffers, updated in place; the runtime plans them"
 ONE = "an engine is for one device"
 LORA = "adapters are not built into engines: merge them into the checkpoint"
 DRAFTS = "engines do not check drafts of other models"
+SIZES = "what a checkpoint says of the model's sizes decides"
 QUANTISED = "what a checkpoint says of its quantisation decides"
 PROMPTS = "engines take no embeddings of prompts"
 ON, OFF = ("enable", "true"), ("disable", "false")
 TO = {
     name: Classic(to=f"--{name.replace('_', '-')}")
     for name in (
-        "max_batch_size", "max_input_len", "max_seq_len", "max_beam_width", "max_num_tokens", "opt_num_tokens",
-        "input_timing_cache", "output_timing_cache", "profiling_verbosity", "workers",
+        "max_batch_size", "max_input_len", "max_seq_len", "max_num_tokens", "opt_num_tokens",
+        "input_timing_cache", "output_timing_cache", "profiling_verbosity", "workers", "dtype",
     )
 }   # fmt: skip
 SWITCHES = {
@@ -79,10 +81,25 @@ TABLE: Mapping[str, Classic] = {
         "nccl_plugin", "use_custom_all_reduce", "user_buffer", "pp_reduce_scatter", "gemm_allreduce_plugin",
         "gpus_per_node", "cluster_key",
     )},
-    "auto_parallel": Classic(says=ONE, refused=True, usual=("1",)),
-    **{name: Classic(says=CACHE) for name in ("paged_kv_cache", "kv_cache_type", "tokens_per_block", "paged_state")},
+    **{name: Classic(says=QUANTISED, refused=True, usual=OFF) for name in (
+        "use_weight_only", "weight_only_precision", "use_smooth_quant", "smoothquant", "per_group", "per_channel",
+        "per_token", "group_size", "int8_kv_cache", "fp8_kv_cache", "enable_fp8", "use_fp8", "quantization", "qformat",
+        "kv_cache_dtype", "quantized_fp8_model_path", "quant_ckpt_path",
+    )},
+    **{name: Classic(says=SIZES) for name in (
+        "vocab_size", "n_positions", "n_layer", "n_head", "n_kv_head", "n_embd", "inter_size", "hidden_act",
+        "multiple_of", "ffn_dim_multiplier", "rms_norm_eps", "rotary_base", "rotary_pct", "rotary_scaling",
+        "bias", "no_bias", "moe_num_experts", "moe_top_k",
+    )},
+    **{name: Classic(says=ONE, refused=True, usual=("1",)) for name in (
+        "auto_parallel", "world_size", "tp_size", "pp_size", "cp_size", "moe_tp_size", "moe_ep_size",
+    )},
+    "rank": Classic(says=ONE, refused=True, usual=("0",)),
+    **{name: Classic(says=CACHE) for name in (
+        "paged_kv_cache", "kv_cache_type", "tokens_per_block", "paged_state", "max_tokens_in_paged_kv_cache",
+    )},
     "streamingllm": Classic(says="caches hold every token of a sequence", refused=True, usual=OFF),
-    "remove_input_padding": Classic(says=PADDED),
+    "max_beam_width": Classic(to="--max-beam-width", says=BEAMS, usual=("1",)),
     "use_inflight_batching": Classic(says=PADDED),
     "strongly_typed": Classic(says="networks have the checkpoint's types, always", usual=ON),
     "max_encoder_input_len": Classic(says="engines are of decoders, which have no encoder's input"),
@@ -94,6 +111,10 @@ TABLE: Mapping[str, Classic] = {
     "logits_dtype": Classic(says="logits are float32, always", usual=("float32",)),
     "fast_build": Classic(to="--weightless", switch=True),
     "visualize_network": Classic(to="--dump-ir"),
+    "visualize": Classic(says="--dump-ir DIR writes the graph after each pass there"),
+    "builder_opt": Classic(to="--optimization-level"),
+    "timing_cache": Classic(says="--input_timing_cache and --output_timing_cache are apart"),
+    "random_seed": Classic(says="nothing in a build is left to chance but the choice of kernels"),
     **{name: Classic(says=LORA, refused=True, usual=OFF) for name in ("lora_dir", "lora_plugin", "dora_plugin")},
     **{name: Classic(says=LORA) for name in ("lora_ckpt_source", "lora_target_modules", "max_lora_rank")},
     "speculative_decoding_mode": Classic(says=DRAFTS, refused=True),
@@ -103,14 +124,17 @@ TABLE: Mapping[str, Classic] = {
     "model_cls_file": Classic(says="a family of models is a config over one decoder, docs/families.md", refused=True),
     "model_cls_name": Classic(says="a family of models is a config over one decoder, docs/families.md", refused=True),
     "use_parallel_embedding": Classic(says=ONE),
+    "embedding_sharding_dim": Classic(says=ONE),
+    "use_embedding_sharing": Classic(says="an embedding that is the head's weight, too, is stored once, always"),
     "parallel_build": Classic(says="--workers N says how many weights are worked on at a time"),
 }   # fmt: skip
-"""By name. `checkpoint_dir`, `output_dir`, `max_output_len` and `log_level` are read apart."""
+"""By name, but for those `APART`."""
 
 LOG_LEVELS = {
     "verbose": ["--verbose"], "info": [], "warning": ["--quiet"], "error": ["--quiet"], "internal_error": ["--quiet"],
 }   # fmt: skip
-APART = ("checkpoint_dir", "output_dir", "max_output_len", "log_level")
+SOURCES = ("checkpoint_dir", "model_dir", "meta_ckpt_dir", "nemo_ckpt_path", "ft_model_dir")   # of some version each
+APART = (*SOURCES, "output_dir", "max_output_len", "log_level", "remove_input_padding")
 LONGEST_INPUT = "1024"   # tokens, where nothing is said
 
 
@@ -139,6 +163,17 @@ class Given:
         return int(self.value)
 
 
+def is_classic(arguments: list[str]) -> bool:
+    """Whether the arguments of ``trtc compile`` are in words that only ``trtllm-build`` has."""
+    for option in _split(arguments):
+        if option.name in TABLE and TABLE[option.name].to == f"--{option.name.replace('_', '-')}":
+            if TABLE[option.name].switch and option.values:
+                return True
+        elif option.name in (*TABLE, *APART):
+            return True
+    return False
+
+
 def translated(arguments: list[str]) -> tuple[list[str], list[str]]:
     """The arguments of ``trtc compile`` for those of ``trtllm-build``, and lines on what was replaced.
 
@@ -150,6 +185,10 @@ def translated(arguments: list[str]) -> tuple[list[str], list[str]]:
     options = _split(arguments)
     by_name = {option.name: option for option in options}
     made, lines = _folders(by_name)
+    if "remove_input_padding" in by_name and _is_on(by_name["remove_input_padding"]):
+        reason = _unpacked(by_name["target"].value if "target" in by_name else "")
+        made += [] if reason else ["--packed"]
+        lines += [f"--remove_input_padding: {reason}; {PADDED}"] if reason else []
     for option in options:
         if option.name in TABLE:
             native, line = _answer(option, TABLE[option.name])
@@ -174,8 +213,7 @@ def _split(arguments: list[str]) -> list[Given]:
 def _folders(given: Mapping[str, Given]) -> tuple[list[str], list[str]]:
     """What `APART` names, and where the engine goes."""
     made, lines = list[str](), list[str]()
-    if "checkpoint_dir" in given:
-        made.append(given["checkpoint_dir"].value)
+    made += [given[name].value for name in SOURCES if name in given]
     if not {"-o", "output"} & set(given):
         made += ["-o", given["output_dir"].value if "output_dir" in given else "engine_outputs"]
     if "log_level" in given:
@@ -191,15 +229,32 @@ def _folders(given: Mapping[str, Given]) -> tuple[list[str], list[str]]:
 def _answer(option: Given, classic: Classic) -> tuple[list[str], str]:
     """What an option is now, and what is said of it."""
     if classic.switch:
-        state = option.value.lower() if option.values else "enable"
-        if state not in ON + OFF:
-            raise TrtcError(f"{option.token} is {state}, but must be enable or disable")
-        return ([classic.to] if state in ON else []), ""
-    if classic.to:
-        return [classic.to, option.value], ""
+        return ([classic.to] if _is_on(option) else []), ""
+    made = [classic.to, option.value] if classic.to else []
     usual = [value.lower() for value in option.values] or ["enable"]
-    if all(value in classic.usual for value in usual):
-        return [], ""
+    if not classic.says or all(value in classic.usual for value in usual):
+        return made, ""
     if classic.refused:
         raise TrtcError(f"{' '.join([option.token, *option.values])} is asked for, but {classic.says}")
-    return [], f"{option.token}: {classic.says}"
+    return made, f"{option.token}: {classic.says}"
+
+
+def _is_on(option: Given) -> bool:
+    """Whether a switch is on."""
+    state = option.value.lower() if option.values else "enable"
+    if state not in ON + OFF:
+        raise TrtcError(f"{option.token} is {state}, but must be enable or disable")
+    return state in ON
+
+
+def _unpacked(name: str) -> str:
+    """Why a target takes no packed tokens; empty where it does."""
+    from trtc.backend.backends import default_target
+    from trtc.backend.targets import target
+    from trtc.backend.tensorrt.api import PRODUCTS, api_of
+    from trtc.backend.tensorrt.options import KNOWN
+
+    to = target(name or default_target())
+    if to.name not in PRODUCTS:
+        return f"target {to.name} has no attention over packed tokens"
+    return "".join(KNOWN["packed"].lacks(api_of(to.name, to.version))[:1])

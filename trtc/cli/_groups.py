@@ -36,7 +36,8 @@ def _options(group: type[Any]) -> list[Parameter]:
     hints = get_type_hints(group, include_extras=True)
     assert all(f.default is not MISSING for f in fields(group)), f"an option of {group.__name__} has no default"
     for name, hint in hints.items():   # without this, a bool would be two options: --it and --no-it
-        hint.__metadata__[0].param_decls = (f"--{name.replace('_', '-')}",)
+        option = hint.__metadata__[0]
+        option.param_decls = option.param_decls or (f"--{name.replace('_', '-')}",)
     kind = Parameter.KEYWORD_ONLY
     return [Parameter(f.name, kind, default=f.default, annotation=hints[f.name]) for f in fields(group)]
 

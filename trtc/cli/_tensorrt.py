@@ -29,7 +29,8 @@ _shapes, _plan, _builder = (partial(_option, section) for section in ("shapes", 
 class TensorRT:
     """What `trtc.backend.tensorrt.options.Options` holds, each as it is typed."""
 
-    max_num_tokens: Annotated[int, _shapes("New tokens of a batch in one call: bounds B * S of each profile.", "N")] = 0
+    packed: Annotated[bool, _shapes("Tokens of all sequences lie in one row, without padding.")] = False
+    max_num_tokens: Annotated[int, _shapes("New tokens of a batch in one call: bounds B * S, or T.", "N")] = 0
     opt_num_tokens: Annotated[int, _shapes("New tokens of a batch that kernels are chosen for.", "N")] = 0
     multiple_profiles: Annotated[bool, _shapes("A profile for each of several ranges of new tokens.")] = False
     weightless: Annotated[bool, _plan("Weights are inputs, in a file beside: one plan for all of a shape.")] = False

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from trtc.cli._classic import translated
+from trtc.cli._classic import TABLE, translated
 from trtc.cli._shared import say
 from trtc.errors import TrtcError
 
@@ -27,5 +27,17 @@ def build(ctx: typer.Context) -> None:
     assert ctx.parent
     group: Any = ctx.parent.command
     command = group.commands["compile"]
+    _check(arguments, [name for parameter in command.get_params(ctx) for name in parameter.opts])
     with command.make_context("compile", arguments, parent=ctx.parent) as inner:
         command.invoke(inner)
+
+
+def _check(arguments: list[str], known: list[str]) -> None:
+    """Refuse what no version of trtllm-build had, and ``trtc compile`` has not either."""
+    from trtc.ir.errors import nearest
+
+    for name in (a.partition("=")[0] for a in arguments if a.startswith("--")):
+        if name.replace("_", "-") not in known:
+            near = nearest(name.replace("_", "-"), [*known, *(f"--{n}" for n in TABLE)])
+            said = f"{name} is given, but neither trtllm-build nor trtc compile has such an option"
+            raise TrtcError(said, *near, "help: trtc compile --help")

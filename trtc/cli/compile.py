@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 EngineDir = Annotated[Path | None, typer.Option("--output", "-o", metavar="ENGINE_DIR", help="Where the engine goes.")]
 DumpIR = Annotated[Path | None, typer.Option("--dump-ir", metavar="DIR", help="Write the graph after each pass there.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be built, and build nothing.")]
-MaxBeamWidth = Annotated[int, typer.Option(metavar="N", min=1, help="Beams, each a sequence, of each of a batch.")]
+MaxBeamWidth = Annotated[int, typer.Option(metavar="N", min=1, help="Takes N sequences for each of a batch.")]
 Workers = Annotated[
     int | None, typer.Option("--workers", "--threads", metavar="N", min=1, help="Threads; by default 2 for weights.")
 ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trtc.cli import _options as options
-from trtc.cli import _original as original
+from trtc.cli._original import Original
 from trtc.cli._shared import progress, say
 from trtc.errors import TrtcError
 
@@ -28,6 +28,7 @@ Parallel = Annotated[bool, typer.Option("--use-parallel-embedding", help="Divide
 Dim = Annotated[int, typer.Option(metavar="0|1", help="Of the embedding: 0 the vocabulary, 1 the hidden size.")]
 ExpertRanks = Annotated[int, typer.Option(metavar="N", help="Of --tp-size, ranks that divide each expert.")]
 ExpertParts = Annotated[int, typer.Option(metavar="N", help="Of --tp-size, parts that the experts fall into.")]
+NONE = Original()
 Context = Annotated[int, typer.Option(metavar="N", help="Ranks that divide sequences, and share a file.")]
 
 
@@ -45,26 +46,20 @@ def convert(
     moe_tp_size: ExpertRanks = 0,
     moe_ep_size: ExpertParts = 0,
     cp_size: Context = 1,
-    model_dir: original.ModelDir = None,
-    meta_ckpt_dir: original.MetaDir = None,
-    output_dir: original.OutputDir = None,
-    world_size: original.WorldSize = None,
-    load_model_on_cpu: original.AsEver = False,
-    ckpt_type: original.Told = "",
-    vocab_size: original.Sizes = "",
-    weight_only_precision: original.QuantizeBy = "",
-    use_weight_only: original.Quantize = False,
+    original: Original = NONE,
 ) -> None:
     """Convert a checkpoint of any source to one of TensorRT-LLM's format, or to other numbers of ranks."""
     from trtc.converter import convert
 
     start = time.perf_counter()
-    original.refuse(sizes=bool(vocab_size), quantize=use_weight_only or bool(weight_only_precision))
-    path, out = _one("SRC", src, model_dir, meta_ckpt_dir), _one("-o CKPT", output, output_dir)
+    original.refuse()
+    path = _one("SRC", src, original.model_dir, original.meta_ckpt_dir)
+    out = _one("-o CKPT", output, original.output_dir)
     with progress() as report:
         done = convert(
-            path, out, dtype="" if dtype == "auto" else dtype, tp_size=_ranks(tp_size, pp_size, world_size),
-            pp_size=pp_size, workers=workers, source=source, resume=resume, progress=report,
+            path, out, dtype="" if dtype == "auto" else dtype,
+            tp_size=_ranks(tp_size, pp_size, original.world_size), pp_size=pp_size,
+            workers=workers, source=source, resume=resume, progress=report,
             use_parallel_embedding=use_parallel_embedding, embedding_sharding_dim=embedding_sharding_dim,
             moe_tp_size=moe_tp_size, moe_ep_size=moe_ep_size, cp_size=cp_size,
         )   # fmt: skip

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from trtc.backend.fused import turned_heads
 from trtc.ir.op import Array, Op, Value, require
 from trtc.ir.ops import (
     Add,
     Attention,
-    Cast,
-    Gather,
     Input,
     Iota,
     KVCacheUpdate,
@@ -17,7 +16,6 @@ from trtc.ir.ops import (
     Reshape,
     Rope,
     SizeOf,
-    Slice,
     Transpose,
     Where,
     scalar,
@@ -109,17 +107,10 @@ class RopeAndAppend(Op, name="cuda.rope_and_append"):
         batch, tokens, _ = self.qkv.shape
         size = self.key_cache.shape[3]
         assert isinstance(size, int)
-
-        def part(first: int, count: int) -> Value:
-            columns = Slice(self.qkv, 2, first * size, count * size)
-            return Transpose(Reshape(columns, (batch, tokens, count, size)), (0, 2, 1, 3))
-
-        q, k = part(0, self.heads), part(self.heads, self.kv_heads)
-        v = part(self.heads + self.kv_heads, self.kv_heads)
-        if self.cos and self.sin:
-            positions = Add(Reshape(self.start, (batch, 1)), Iota(tokens))
-            cos, sin = (_cast(Gather(table, positions), self.qkv.dtype) for table in (self.cos, self.sin))
-            q, k = (Rope(x, cos, sin, interleaved=self.interleaved) for x in (q, k))
+        q, k, v = turned_heads(
+            self.qkv, self.start, self.cos, self.sin,
+            heads=self.heads, kv_heads=self.kv_heads, size=size, interleaved=self.interleaved,
+        )   # fmt: skip
         flat = Reshape(Transpose(q, (0, 2, 1, 3)), (batch, tokens, self.heads * size))
         return flat, KVCacheUpdate(self.key_cache, k, self.start), KVCacheUpdate(self.value_cache, v, self.start)
 
@@ -308,7 +299,3 @@ def _read(rows: Array, scale: Array | None, q: Array) -> Array:
     if scale is not None:
         rows = rows.astype(wide(q).dtype) * scale[:, None]
     return rows.swapaxes(0, 1)[None]
-
-
-def _cast(x: Value, dtype: DType) -> Value:
-    return x if x.dtype == dtype else Cast(x, dtype)

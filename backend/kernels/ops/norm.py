@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from trtc.backend.fused import SumAndRMSNorm
 from trtc.ir.op import Op, Value, require
-from trtc.ir.ops import Add, LayerNorm, RMSNorm
+from trtc.ir.ops import Add, LayerNorm
 from trtc.ir.types import TensorType
 
 
-class AddRMSNorm(Op, name="cuda.add_rms_norm"):
+class AddRMSNorm(SumAndRMSNorm, name="cuda.add_rms_norm"):
     """``rms_norm(x + skip)``, and the sum.
 
     Operands:
@@ -18,19 +19,6 @@ class AddRMSNorm(Op, name="cuda.add_rms_norm"):
     Result:
         The norm, then ``x + skip``, both of x's type; the norm is that of the sum as rounded to it.
     """
-
-    x: Value
-    skip: Value
-    weight: Value
-    eps: float = 1e-5
-
-    def infer(self) -> tuple[TensorType, TensorType]:
-        require(self.x.type == self.skip.type, f"x is {self.x.type}, but skip is {self.skip.type}")
-        return RMSNorm(self.x, self.weight, eps=self.eps).type, self.x.type
-
-    def decompose(self) -> tuple[Value, ...]:
-        total = Add(self.x, self.skip)
-        return RMSNorm(total, self.weight, eps=self.eps), total
 
 
 class AddLayerNorm(Op, name="cuda.add_layer_norm"):

@@ -20,7 +20,7 @@ from trtc.ir import Graph, at, f32
 from trtc.ir.ops import Add, Input, Neg, Weight
 
 EACH: dict[str, Any] = {
-    "refit": True, "strip_plan": True, "weight_streaming": True, "version_compatible": True,
+    "packed": True, "refit": True, "strip_plan": True, "weight_streaming": True, "version_compatible": True,
     "hardware_compatible": "ampere_plus", "compute_capabilities": ("8.9",), "optimization_level": 2,
     "workspace": 1 << 28, "weight_sparsity": True, "tactic_sources": ("jit_convolutions",),
     "profiling_verbosity": "none", "input_timing_cache": "x", "output_timing_cache": "x",
@@ -52,6 +52,15 @@ def test_an_option_is_refused_by_exactly_the_versions_before_it(name: str) -> No
 
 
 def test_what_a_version_lacks_is_said_in_one_sentence() -> None:
+    assert refusal("tensorrt:11.4", tactic_sources=("cublas",)) == (
+        "error: tactic_sources is asked for, but TensorRT 11.4 has no tactics of cublas: "
+        "TensorRT 10.16 is the last that has"
+    )
+    assert refusal("tensorrt:10.16", packed=True) == (
+        "error: packed is asked for, but TensorRT 10.16 has no attention over packed tokens: "
+        "TensorRT 11.0 is the first that has\n"
+        "  = help: without it, batches are ragged, too: they are padded to their longest sequence"
+    )
     assert refusal("tensorrt:8.6", weight_streaming=True) == (
         "error: weight_streaming is asked for, but TensorRT 8.6 has no weight streaming: "
         "TensorRT 10.0 is the first that has"

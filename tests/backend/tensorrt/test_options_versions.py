@@ -15,7 +15,7 @@ from trtc.backend.bundle import bundle
 from trtc.backend.tensorrt import build as building
 from trtc.backend.tensorrt.api import Api, api_of
 from trtc.backend.tensorrt.configure import Configuration
-from trtc.backend.tensorrt.options import KNOWN, Options, check
+from trtc.backend.tensorrt.options import CHOICES, KNOWN, Options, check
 from trtc.errors import TrtcError
 from trtc.ir import Graph, at, f32
 from trtc.ir.ops import Add, Input, Neg, Weight
@@ -25,13 +25,17 @@ EACH: dict[str, Any] = {
     "refit": True, "strip_plan": True, "weight_streaming": True, "version_compatible": True,
     "hardware_compatible": "ampere_plus", "compute_capabilities": ("8.9",), "optimization_level": 2,
     "workspace": 1 << 28, "weight_sparsity": True, "profiling_verbosity": "detailed", "enable_debug_output": True,
-    "monitor_memory": True,
+    "monitor_memory": True, "tactic_sources": ("jit_convolutions",),
 }   # fmt: skip
-UNTABLED = {"tactic_sources", "input_timing_cache"}   # members of TacticSource; a cache that is read from a file
+ENUMS = {
+    "tactic_sources": "TacticSource", "profiling_verbosity": "ProfilingVerbosity",
+    "compute_capabilities": "ComputeCapability", "hardware_compatible": "HardwareCompatibilityLevel",
+}   # fmt: skip
+APART = {"packed", "output_timing_cache", "input_timing_cache"}   # of the graph; files
 
 
 def test_all_options_are_tried() -> None:
-    assert {*EACH, "output_timing_cache", *UNTABLED} == set(KNOWN)
+    assert {*EACH, *APART} == set(KNOWN)
 
 
 def has(api: Api, option: dict[str, Any]) -> bool:
@@ -40,6 +44,17 @@ def has(api: Api, option: dict[str, Any]) -> bool:
     except TrtcError:
         return False
     return True
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(("option", "enum"), ENUMS.items(), ids=ENUMS)
+def test_values_are_members_that_the_version_has(version: str, option: str, enum: str) -> None:
+    named = target(target_of(version))
+    api, members = api_of(named.name, named.version), getattr(standin(version), enum, ())
+    for value in CHOICES[option] if named.name in KNOWN[option].since else ():
+        of: Any = (value,) if isinstance(EACH[option], tuple) else value
+        spelt = f"SM{value.replace('.', '')}" if value[:1].isdigit() else value.upper()
+        assert has(api, {option: of}) == (not value or hasattr(members, spelt)), value
 
 
 @pytest.mark.parametrize("version", VERSIONS)

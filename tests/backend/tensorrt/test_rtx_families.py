@@ -13,21 +13,27 @@ pytest.importorskip("tensorrt_rtx_bindings")
 
 from models import CASES, Case, every
 from tensorrt_evaluator import build_plan, kernels
-from tensorrt_families import FIRST, agrees
+from tensorrt_families import FIRST, UNFUSED, agrees
 
-from trtc.backend.tensorrt.profiles import profiles
-
-HARD = ("mqa-bias-head20", "dynamic-beyond-old-head6", "llama3-head64-old", "yarn-mscale-sharded")
-"""Of LLaMA's: heads that are padded, angles that depend on lengths."""
-OTHERS = {case.name: case for case in FIRST.values()}
-UNFUSED = {"Gemma2ForCausalLM"}   # whose scores are capped, which no kernel of TensorRT knows
+FAMILIES = {case.name: case for case in FIRST.values()}
+REST = {name: case for name, case in CASES.items() if name not in FAMILIES}
+"""LLaMA's: heads that are padded, angles that depend on lengths, file layouts."""
 
 
-@every({**OTHERS, **{name: CASES[name] for name in HARD}})
+@every(FAMILIES)
 def test_a_family_in_16_bits(case: Case, tmp_path: Path) -> None:
     for dtype in ("float16", "bfloat16"):
-        model, graph, _ = agrees(case, dtype, "tensorrt-rtx")
-        assert len(profiles(graph.bounds)) == 2
-        plan, said = build_plan(graph, model.checkpoint.source, tmp_path / dtype)
-        assert any("_mha_" in name for name in kernels(plan)) == (case.architecture not in UNFUSED)
-        assert [o["name"] for o in said["outputs"]][-1].endswith("_cache.next")
+        check(case, dtype, tmp_path / dtype)
+
+
+@every(REST)
+def test_every_other_llama(case: Case, tmp_path: Path) -> None:
+    check(case, "bfloat16" if len(case.name) % 2 else "float16", tmp_path / "engine")   # half of them each
+
+
+def check(case: Case, dtype: str, out: Path) -> None:
+    model, graph, _ = agrees(case, dtype, "tensorrt-rtx")
+    plan, said = build_plan(graph, model.checkpoint.source, out)
+    assert [ranges["S"] for ranges in said["profiles"]] == [(1, 20, 40), (1, 1, 1)]
+    assert any("_mha_" in name for name in kernels(plan)) == (case.architecture not in UNFUSED)
+    assert [o["name"] for o in said["outputs"]][-1].endswith("_cache.next")

@@ -69,6 +69,18 @@ def test_layers_that_a_version_has_are_used(version: str, layers: set[str]) -> N
     assert found & {"KV_CACHE_UPDATE", "ROTARY_EMBEDDING", "ATTENTION_OUTPUT"} == layers
 
 
+@pytest.mark.parametrize("version", ["10.15", "10.16", "11.4", "rtx 1.4"])
+@pytest.mark.parametrize(("name", "size"), [("deepseek-v2-lite", 16), ("mqa-bias-head20", 24), ("gqa-tied-head16", 16)])
+def test_no_cache_is_copied(version: str, name: str, size: int) -> None:
+    """Only updates read caches, and only attention reads those: of two head sizes, an odd one, and a usual one."""
+    _, graph, network = agrees(KNOWN[name], "float16", target_of(version), standin(version))
+    caches = [i for i in graph.inputs if i.key.endswith("_cache")]
+    assert {i.shape[3] for i in caches} == {size}
+    readers = [reader for cache in caches for update in graph.users[cache] for reader in graph.users[update]]
+    assert {op.name for op in readers} == {"attention"} and len(readers) == len(caches)
+    assert {"KV_CACHE_UPDATE", "ATTENTION_OUTPUT"} <= network.kinds()
+
+
 @pytest.mark.parametrize("version", GENERATIONS)
 def test_a_build_uses_what_the_builder_has(version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def module(product: str) -> Any:

@@ -1,6 +1,6 @@
 """A plan without weights is built of every family; fed from the file, its network is the one with weights inside.
 
-That one is compared with transformers in test_rtx_llama.py.
+That one is compared with the graph in test_rtx_families.py.
 """
 
 from __future__ import annotations
@@ -15,11 +15,9 @@ import pytest
 
 pytest.importorskip("tensorrt_rtx_bindings")
 
-from family_cases import FAMILY_CASES
-from family_cases_moe import FAMILY_CASES_MOE
-from family_cases_new import FAMILY_CASES_NEW
-from models import CASES, LIMITS, Case, calls, checkpoint
-from tensorrt_evaluator import network_of
+from models import LIMITS, Case, calls, checkpoint, every
+from tensorrt_evaluator import kernels, network_of
+from tensorrt_families import FIRST, UNFUSED
 
 from trtc.backend.bundle import bundle
 from trtc.backend.tensorrt.build import build
@@ -29,17 +27,15 @@ from trtc.backend.tensorrt.weightless import without_weights
 from trtc.compiler import plan, read_model
 from trtc.ir.types import evaluate
 
-KNOWN = {**CASES, **FAMILY_CASES, **FAMILY_CASES_NEW, **FAMILY_CASES_MOE}
-EACH = list({case.published or case.model: case for case in reversed(KNOWN.values())}.values())
-"""The first case of each architecture."""
 
-
-@pytest.mark.parametrize("case", EACH, ids=lambda case: case.name)
+@every({case.name: case for case in FIRST.values()})
 def test_fed_from_its_file_a_plan_computes_what_one_with_weights_does(case: Case, tmp_path: Path) -> None:
     model = read_model(checkpoint(case.name), dtype="float16", **LIMITS)
     graph, source = plan(model, target="tensorrt-rtx").graph, model.checkpoint.source
     with bundle(tmp_path / "engine", 0) as writer:
         said = build(graph, source, writer, "rank0", target=tensorrt_rtx(""), options=Options(weightless=True))
+    fused = [name for name in kernels((tmp_path / "engine" / said["engine"]).read_bytes()) if "_mha_" in name]
+    assert bool(fused) == (case.architecture not in UNFUSED)
     load: Any = import_module("safetensors.numpy").load_file
     tensors = load(tmp_path / "engine" / said["weights"]["file"])
     weights = {name: tensors[tensor].astype(np.float32) for name, tensor in said["weights"]["tensors"].items()}

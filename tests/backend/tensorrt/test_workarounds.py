@@ -30,6 +30,7 @@ TESTS = {
     "unread-timing-caches": ("test_version_8_6.py", "test_a_timing_cache_that_it_cannot_read_is_left_out"),
     "endless-builds": ("test_version_8_6.py", "test_ctrl_c_leaves_a_build_that_nothing_stops"),
     "whole-caches": ("test_versions.py", "test_layers_that_a_version_has_are_used"),
+    "copied-caches": ("test_versions.py", "test_no_cache_is_copied"),
     "no-lengths": ("test_workarounds.py", "test_rules_of_attention_are_those_that_a_version_needs"),
     "one-mask": ("test_rtx_target.py", "test_masks_of_all_kinds_become_one"),
     "one-head-size": ("test_rtx_target.py", "test_values_of_narrower_heads_are_padded"),

@@ -115,6 +115,12 @@ def test_a_plan_larger_than_the_gpu(engine: Path, monkeypatch: pytest.MonkeyPatc
     )
 
 
+def test_a_plan_that_the_gpu_has_no_memory_to_load(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    edit(engine, version="8.6.0")
+    said = loading(monkeypatch, engine, FakeDriver(), tensorrt={"broken": "load"})
+    assert said.startswith("error: ENGINE/rank0/model.plan needs more memory than Fake GPU has free, ")
+
+
 def test_engine_json_lists_what_the_plan_lacks(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ranks = json.loads((engine / "engine.json").read_text())["ranks"]
     ranks[0]["inputs"].append({"name": "bias", "dtype": "f16", "shape": [4]})

@@ -105,3 +105,14 @@ def test_weights_that_are_not_taken(
     with pytest.raises(TrtcError) as caught:
         trtc.load(stripped)
     assert said in caught.value.message
+
+
+def test_the_lean_runtime_refits_nothing(stripped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["tensorrt"], "__name__", "tensorrt_lean", raising=False)
+    monkeypatch.delattr(sys.modules["tensorrt"], "Refitter")
+    with pytest.raises(TrtcError) as caught:
+        trtc.load(stripped)
+    assert str(caught.value).replace(str(stripped), "ENGINE") == (
+        "error: ENGINE has a plan without weights, but tensorrt_lean cannot give it any\n"
+        "  = help: run it with the full TensorRT"
+    )
