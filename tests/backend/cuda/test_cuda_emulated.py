@@ -43,7 +43,7 @@ class Emulated:
         def build(numbered: tuple[int, tuple[Kernel, Launch]]) -> Any:
             number, (kernel, launch) = numbered
             (folder / str(number)).mkdir()
-            return emulator.build(kernel.source, launch, folder / str(number))
+            return emulator.build(kernel.source, launch.defines, launch.entry, folder / str(number)).emulate
 
         with ThreadPoolExecutor() as pool:
             self.functions = list(pool.map(build, enumerate(plan.kernels.values())))
