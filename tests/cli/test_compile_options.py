@@ -15,7 +15,7 @@ OPTIONS = {
     "opt_num_tokens": ("16", "tensorrt:10.9", "16"),
     "multiple_profiles": ("", "tensorrt:10.9", "True"),
     "weightless": ("", "tensorrt-rtx:1.7", "True"),
-    "refit": ("", "tensorrt:8.6", "True"),
+    "refit": ("", "tensorrt:10.9", "True"),
     "strip_plan": ("", "tensorrt:10.9", "True"),
     "weight_streaming": ("", "tensorrt:10.9", "True"),
     "version_compatible": ("", "tensorrt:8.6", "True"),
