@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+UNSTOPPABLE = "a build that nothing stops"   # the name of its thread, which an interrupted command ends with it
+
 
 class TrtcError(Exception):
     """Something the user can mend: the command line prints it without a traceback and exits with 2.

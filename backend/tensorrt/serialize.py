@@ -12,6 +12,7 @@ from typing import Any
 from trtc.backend.bundle import HashingFile, Progress
 from trtc.backend.tensorrt.bindings import complaints
 from trtc.backend.tensorrt.emit import Emitter
+from trtc.errors import UNSTOPPABLE
 
 WHOLE = 1000   # a build in all, as progress is told
 
@@ -55,7 +56,7 @@ def _built(emit: Emitter, builder: Any, config: Any, file: HashingFile, raised: 
 def _awaited(build: Callable[[], Any], raised: list[BaseException]) -> Any:
     """What a build gives that nothing stops: in a thread, which is left to itself once something is raised."""
     given: list[Any] = []
-    thread = threading.Thread(target=lambda: given.append(_caught(raised, build)), daemon=True)
+    thread = threading.Thread(target=lambda: given.append(_caught(raised, build)), name=UNSTOPPABLE, daemon=True)
     thread.start()
     while thread.is_alive() and not raised:
         thread.join(0.1)

@@ -57,7 +57,7 @@ from trtc import __version__
 from trtc.cli._classic import is_classic
 from trtc.cli._groups import Sections, expanded
 from trtc.cli._shared import complain, settings
-from trtc.errors import TrtcError
+from trtc.errors import UNSTOPPABLE, TrtcError
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but results and errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
@@ -137,7 +137,7 @@ def _command(function: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr, flush=True)
-            if any(thread.daemon for thread in threading.enumerate()):   # a build that knows no end but its own
+            if any(thread.name == UNSTOPPABLE for thread in threading.enumerate()):
                 os._exit(130)
             raise typer.Exit(130) from None
 
