@@ -50,6 +50,7 @@ def test_greedy_text_of_a_ragged_batch(onnx: Engine, opened: Opener, count: int)
     rows = 1 << (count - 1).bit_length()
     tokens = sum(len(engine.encode(p)) for p in prompts)
     assert [r["T"] for r in module.runs] == [tokens + rows - count] + [rows] * 15   # a row beyond the batch has one
+    assert [r["profile"] for r in module.runs] == [0] + [1] * 15
 
 
 @pytest.mark.parametrize("how", [{"most": 12}, {"prefill_chunk": 5}, {"most": 4}], ids=str)
