@@ -245,10 +245,13 @@ class FakeContext:
                          "(Requested 4096 bytes. In enqueueInternal at /_src/executionContext.cpp:795)")
             return False
         shapes, addresses, scratch = dict(self.shapes), dict(self.addresses), self.device_memory
-        queue.add(lambda: self._run(driver, shapes, addresses, scratch))
+        profile = self.active_optimization_profile
+        queue.add(lambda: self._run(driver, shapes, addresses, scratch, profile))
         return True
 
-    def _run(self, driver: FakeDriver, shapes: dict[str, Any], addresses: dict[str, int], scratch: int) -> None:
+    def _run(
+        self, driver: FakeDriver, shapes: dict[str, Any], addresses: dict[str, int], scratch: int, profile: int
+    ) -> None:
         engine = self.engine
         driver.check(scratch, SCRATCH)
         ctypes.memset(scratch, 0x7F, SCRATCH)
@@ -259,7 +262,7 @@ class FakeContext:
         for name, cache in engine.aliased.items():
             assert addresses[name] == addresses[cache], f"{name} is not where {cache} is"
         engine.trt.runs.append({"B": len(given["past_lengths"]), "S": given["input_ids"].shape[-1],
-                                "T": given["input_ids"].size,
+                                "T": given["input_ids"].size, "profile": profile,
                                 "M": max((a.shape[2] for k, a in given.items() if k.endswith("_cache")), default=0)})
         results = engine.graph.evaluate({**engine.weights, **given})
         for name, key in engine.outputs.items():

@@ -362,10 +362,10 @@ def share_of_tolerance(case: Case, got: Iterable[Array], want: Iterable[Array]) 
 
 
 def _share(got: Array, want: Array, dtype: DType) -> float:
-    """Of one result; infinite where NaN stands in one alone."""
+    """Of one result; infinite where NaN or infinity stands in one alone."""
     a, b = got.astype(np.float64), want.astype(np.float64)
-    kept = ~np.isnan(b)
-    if (np.isnan(a) == kept).any():
+    kept, infinite = np.isfinite(b), np.isinf(b)
+    if (np.isnan(a) != np.isnan(b)).any() or (a[infinite] != b[infinite]).any():
         return np.inf
     a, b = a[kept], b[kept]
     if not b.size:

@@ -155,8 +155,8 @@ class GPUSession:
 
         A sequence that has ended already is fed one token more, behind its end, where the next one will overwrite it.
         """
-        first = 0
-        while first < input_ids.shape[1]:
+        first, end = 0, int(input_lengths.max())
+        while first < end:
             width = self._width(input_lengths - first)
             part, left = input_ids[:, first : first + width], np.clip(input_lengths - first, 0, width)
             past = past_lengths + np.minimum(first, input_lengths)

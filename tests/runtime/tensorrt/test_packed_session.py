@@ -50,6 +50,7 @@ def test_greedy_text_of_a_ragged_batch(onnx: Engine, opened: Opener, count: int)
     rows = 1 << (count - 1).bit_length()
     tokens = sum(len(engine.encode(p)) for p in prompts)
     assert [r["T"] for r in module.runs] == [tokens + rows - count] + [rows] * 15   # a row beyond the batch has one
+    assert [r["profile"] for r in module.runs] == [0] + [1] * 15
 
 
 @pytest.mark.parametrize("how", [{"most": 12}, {"prefill_chunk": 5}, {"most": 4}], ids=str)
@@ -103,7 +104,7 @@ def test_decode_steps_are_recorded_and_copy_no_caches(opened: Opener) -> None:
 def test_the_session_protocol_holds(onnx: Engine, opened: Opener) -> None:
     """`forward` and `decode_step`: a ragged prefill, then a step with the caller's tokens."""
     random, lengths = np.random.default_rng(0), np.array([9, 3, 6], np.int32)
-    ids = random.integers(2, 1000, (3, 9)).astype(np.int32)
+    ids = random.integers(2, 1000, (3, 11)).astype(np.int32)   # the last two are padding of all
     logits: list[list[np.ndarray[Any, Any]]] = []
     for engine in (onnx, opened(prefill_chunk=4)[0]):
         session = engine._session   # pyright: ignore[reportPrivateUsage]

@@ -59,6 +59,7 @@ def test_greedy_text_of_a_ragged_batch_is_that_of_onnx_runtime(onnx: Engine, ope
     engine, module = opened(target)
     assert engine.generate(PROMPTS, max_new_tokens=24) == onnx.generate(PROMPTS, max_new_tokens=24)
     assert {r["B"] for r in module.runs} == {4}
+    assert [r["profile"] for r in module.runs] == [0] + [1] * 23
 
 
 @pytest.mark.parametrize("target", TARGETS)
