@@ -8,6 +8,7 @@ from typing import Any
 
 from trtc.backend.cuda.rules import STAGES
 from trtc.backend.kernels import ARCHITECTURES, KERNELS, Kernel, find
+from trtc.backend.kernels.attention import LARGEST
 from trtc.ir import ops as ir
 from trtc.ir.errors import IRError
 from trtc.ir.op import Op
@@ -33,7 +34,7 @@ def cuda(wanted: str) -> Target:
         summary="CUDA kernels and cuBLASLt in one launch plan: built on any machine, run on NVIDIA GPUs.",
         native=native(int(architecture)),
         plugins=STAGES,
-        prepare=(f"choose-next{{count={CANDIDATES}}}",),
+        prepare=(f"choose-next{{count={CANDIDATES}}}", f"pad-caches{{multiple=1 widest={LARGEST}}}"),
         floats=(f32, f16, bf16),
     )
 
