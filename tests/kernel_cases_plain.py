@@ -164,6 +164,12 @@ def cache_update(rng: Random, dtype: DType) -> Case:
     return make.case(ops.KVCacheUpdate(cache, new, start))
 
 
+def rope(rng: Random, dtype: DType) -> Case:
+    make, half = maker(rng), int(rng.choice((3, 8)))
+    cos, sin = (make.floats(key, dtype["B", "S", half]) for key in ("cos", "sin"))
+    return make.case(ops.Rope(make.floats("x", dtype["B", 2, "S", 16]), cos, sin, bool(rng.random() < 0.5)))
+
+
 def dequantize(rng: Random, dtype: DType) -> Case:
     make, stored = maker(rng), (i8, i4)[int(rng.integers(2))]
     weight = make.integers("weight", stored[3, 256], *((-128, 127) if stored == i8 else (-8, 7)))
@@ -182,5 +188,6 @@ MAKES.update({
     "gelu": unary(ops.GELU), "gelu, tanh": unary(partial(ops.GELU, tanh=True)),
     "iota, size_of": sizes, "moves": moved, "concat": concat, "gather": gather,
     **{kind.name: along(kind) for kind in (ops.ReduceSum, ops.ReduceMean, ops.ReduceMax, ops.Softmax)},
-    "dequantize": dequantize, "top_k": top_k, "matmul": matmul, "attention": attention, "kv_cache_update": cache_update,
+    "rope": rope, "dequantize": dequantize, "top_k": top_k, "matmul": matmul, "attention": attention,
+    "kv_cache_update": cache_update,
 })   # fmt: skip

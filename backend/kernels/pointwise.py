@@ -12,6 +12,7 @@ from trtc.backend.kernels.indexing import Sizes, collapsed
 from trtc.backend.kernels.kernel import kernel
 from trtc.backend.kernels.launch import Launch, Pointer, Scalar, ceildiv, operand, product, result
 from trtc.backend.kernels.ops import GROUP, Dequantize
+from trtc.backend.kernels.rules import fixed
 from trtc.ir.op import Op, Value
 from trtc.ir.ops import (
     GELU,
@@ -36,6 +37,7 @@ from trtc.ir.ops import (
     Pow,
     Reciprocal,
     ReLU,
+    Rope,
     Sigmoid,
     SiLU,
     Sin,
@@ -184,6 +186,25 @@ def pointwise_slice(op: Slice) -> Launch:
 
 def _few(op: Concat) -> str | None:
     return _moved(op) if len(op.parts) <= 8 else f"it joins {len(op.parts)} parts, but must join 8 at most"
+
+
+@kernel("pointwise.cu", _moved)
+def pointwise_rope(op: Rope) -> Launch:
+    text, half = _Text(), fixed(op.cos.shape[2])
+
+    def x(column: str) -> str:
+        return text.read("x", op.x, text.sizes.at(["c0", "c1", "c2", column], op.x.shape))
+
+    pair = "c3 / 2" if op.interleaved else f"c3 % {half}"
+    first = "c3 % 2 == 0" if op.interleaved else f"c3 < {half}"
+    step = 1 if op.interleaved else half
+    cos, sin = (
+        text.read(name, table, text.sizes.at(["c0", "c2", pair], table.shape))
+        for name, table in (("cos", op.cos), ("sin", op.sin))
+    )
+    here, behind, before = x("c3"), x(f"(c3 + {step})"), x(f"(c3 - {step})")
+    turned = f"{first} ? {here} * {cos} - {behind} * {sin} : {here} * {cos} + {before} * {sin}"
+    return text.launch(op, f"c3 >= {2 * half} ? {here} : {turned}", op.shape)
 
 
 @kernel("pointwise.cu")
