@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from trtc.backend.cuda.rules import is_output
+from trtc.backend.heads import flat_heads
 from trtc.backend.kernels.linear import MOST as FEW
 from trtc.backend.kernels.ops import (
     AddLayerNorm,
@@ -53,8 +54,8 @@ def decode_attention(op: Attention) -> Value | Skip | None:
         return Skip(why)
     assert op.lengths
     y = DecodeAttention(
-        _rows(op.q), op.k, op.v, op.lengths, None, op.slopes, heads=_int(op.q.shape[1]), kv_heads=_int(op.k.shape[1]),
-        scale=op.scale, window=op.window, softcap=op.softcap,
+        flat_heads(op.q), op.k, op.v, op.lengths, None, op.slopes,
+        heads=_int(op.q.shape[1]), kv_heads=_int(op.k.shape[1]), scale=op.scale, window=op.window, softcap=op.softcap,
     )   # fmt: skip
     return Reshape(y, op.type.shape)
 
@@ -73,7 +74,7 @@ def prefill_attention(op: Attention, graph: Graph) -> Value | Skip | None:
     if why := _unfit(op):
         return Skip(why)
     y = PrefillAttention(
-        _rows(op.q), op.k, op.v, start, lengths, None, op.slopes, heads=_int(op.q.shape[1]),
+        flat_heads(op.q), op.k, op.v, start, lengths, None, op.slopes, heads=_int(op.q.shape[1]),
         kv_heads=_int(op.k.shape[1]), scale=op.scale, window=op.window, softcap=op.softcap,
     )   # fmt: skip
     batch, heads, _, size = op.type.shape
@@ -86,12 +87,6 @@ def _unfit(op: Attention) -> str | None:
     if not op.causal or op.mask or not op.lengths:
         return "it is not causal, or has a mask, or no lengths"
     return None
-
-
-def _rows(q: Value) -> Value:
-    """[B, N, S, D] as [B, S, N * D]."""
-    batch, heads, tokens, size = q.shape
-    return Reshape(Transpose(q, (0, 2, 1, 3)), (batch, tokens, _int(heads) * _int(size)))
 
 
 def gather_of_one(op: Gather) -> Value | None:

@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from trtc.backend.cuda.weight_only import weight_only
+from trtc.backend.heads import Turned, before_rope, flat_heads
 from trtc.backend.kernels.ops import Gated, RopeAndAppend, capped_linear, experts_in_two
 from trtc.ir.graph import Graph
 from trtc.ir.op import Op, Value
 from trtc.ir.ops import (
     GELU,
-    Add,
-    Cast,
     Concat,
-    Gather,
     Input,
-    Iota,
     KVCacheUpdate,
     Linear,
     Mul,
     ReLU,
     Reshape,
-    Rope,
     SiLU,
     Slice,
     SwiGLU,
     Transpose,
 )  # fmt: skip
-from trtc.ir.types import Size, f32, i32
+from trtc.ir.types import Size
 from trtc.passes.rewrite import Skip
 
 
@@ -45,12 +40,12 @@ def rope_and_append(op: KVCacheUpdate, graph: Graph) -> Mapping[Value, Value] | 
         return None
     if why := _unfit(op, values, q):
         return Skip(why)
-    turned, k = _turned(q), _turned(op.new)
-    if turned.rope_key != k.rope_key or turned.start is not op.start:
-        turned, k = _Turned(q), _Turned(op.new)
+    turned, k = before_rope(q), before_rope(op.new)
+    if not turned.is_turned_as(k) or turned.start is not op.start:
+        turned, k = Turned(q), Turned(op.new)
     batch, heads, tokens, size = q.shape
     fused = RopeAndAppend(
-        Concat(tuple(_flat(x) for x in (turned.x, k.x, values.new)), 2), op.cache, values.cache, op.start,
+        Concat(tuple(flat_heads(x) for x in (turned.x, k.x, values.new)), 2), op.cache, values.cache, op.start,
         turned.cos, turned.sin, heads=_int(heads), kv_heads=_int(op.new.shape[1]), interleaved=turned.interleaved,
     )   # fmt: skip
     whole = Transpose(Reshape(fused, (batch, tokens, heads, size)), (0, 2, 1, 3))
@@ -64,52 +59,6 @@ def _unfit(keys: KVCacheUpdate, values: KVCacheUpdate, q: Value) -> str | None:
         return "its caches are no inputs of the graph, or are updated from different positions"
     same = keys.new.shape[2] == q.shape[2] == values.new.shape[2]
     return None if same else f"q has {q.shape[2]} tokens, but {keys.new.shape[2]} are new"
-
-
-@dataclass(frozen=True)
-class _Turned:
-    """A value before the rotation, if it is one that the kernel can do: by tables, at consecutive positions."""
-
-    x: Value
-    cos: Value | None = None
-    sin: Value | None = None
-    start: Value | None = None
-    interleaved: bool = False
-
-    @property
-    def rope_key(self) -> tuple[object, ...]:
-        return self.cos, self.sin, self.start, self.interleaved
-
-
-def _turned(value: Value) -> _Turned:
-    if isinstance(value, Rope):
-        match _wide(value.cos), _wide(value.sin):
-            case Gather(cos, at, 0, 0), Gather(sin, also, 0, 0) if at is also and (start := _start(at, value.x)):
-                if cos.dtype == f32 and cos.type.rank == 2:
-                    return _Turned(value.x, cos, sin, start, value.interleaved)
-            case _:
-                pass
-    return _Turned(value)
-
-
-def _start(positions: Value, x: Value) -> Value | None:
-    """i32[B], where the first token of each sequence of x[B, N, S, D] stands, if the others follow it."""
-    match positions:
-        case Add(Reshape(start), Iota(tokens)) if tokens == x.shape[2] and start.type == i32[x.shape[0]]:
-            return start
-        case _:
-            return None
-
-
-def _wide(angle: Value) -> Value:
-    """cos or sin before it was rounded, which the kernel does by itself."""
-    return angle.x if isinstance(angle, Cast) and angle.x.dtype == f32 else angle
-
-
-def _flat(x: Value) -> Value:
-    """[B, N, S, D] as [B, S, N * D]."""
-    batch, heads, tokens, size = x.shape
-    return Reshape(Transpose(x, (0, 2, 1, 3)), (batch, tokens, _int(heads) * _int(size)))
 
 
 def _int(size: Size) -> int:

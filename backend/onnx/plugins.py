@@ -4,32 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from trtc.backend.heads import Turned, before_rope, flat_heads
 from trtc.backend.onnx.ops import GroupQueryAttention, MoE, SkipRMSNorm
 from trtc.ir.graph import Graph
 from trtc.ir.op import Value
 from trtc.ir.ops import (
     Add,
     Attention,
-    Cast,
     Concat,
     Experts,
     Gather,
     Input,
-    Iota,
     KVCacheUpdate,
     Linear,
     Mul,
     Reshape,
     RMSNorm,
-    Rope,
     SizeOf,
     Slice,
     Transpose,
     scalar,
 )  # fmt: skip
-from trtc.ir.types import Size, f32, i32, interval
+from trtc.ir.types import Size, f32, interval
 from trtc.passes.rewrite import Skip
 
 
@@ -41,11 +38,11 @@ def group_query_attention(op: Attention) -> Mapping[Value, Value] | Skip | None:
     size = op.q.shape[3]
     if (why := _unfit(op, keys, values, size)) is not None:
         return Skip(why)
-    q, k = _turned(op.q), _turned(keys.new)
+    q, k = before_rope(op.q), before_rope(keys.new)
     odd = _int(size) % 16 or (q.cos and _int(q.cos.shape[1]) % 8)   # the kernel turns 16, 32, ... elements
-    if q.rope_key != k.rope_key or q.start is not keys.start or odd:
-        q, k = _Turned(op.q), _Turned(keys.new)
-    parts = [_flat(x) for x in (q.x, k.x, values.new)]
+    if not q.is_turned_as(k) or q.start is not keys.start or odd:
+        q, k = Turned(op.q), Turned(keys.new)
+    parts = [flat_heads(x) for x in (q.x, k.x, values.new)]
     assert op.lengths
     fused = GroupQueryAttention(
         Concat(tuple(parts), 2), keys.cache, values.cache, op.lengths, q.cos, q.sin, op.slopes,
@@ -70,51 +67,6 @@ def _unfit(op: Attention, keys: KVCacheUpdate, values: KVCacheUpdate, size: Size
             return None
         case _:
             return "its lengths are not those of the caches plus the new tokens"
-
-
-@dataclass(frozen=True)
-class _Turned:
-    """A value before the rotation, if it is one that the kernel can do: by tables, at consecutive positions."""
-
-    x: Value
-    cos: Value | None = None
-    sin: Value | None = None
-    start: Value | None = None
-    interleaved: bool = False
-
-    @property
-    def rope_key(self) -> tuple[object, ...]:
-        return self.cos, self.sin, self.start, self.interleaved
-
-
-def _turned(value: Value) -> _Turned:
-    if isinstance(value, Rope):
-        match _wide(value.cos), _wide(value.sin):
-            case Gather(cos, at, 0, 0), Gather(sin, also, 0, 0) if at is also and (start := _start(at, value.x)):
-                return _Turned(value.x, cos, sin, start, value.interleaved)
-            case _:
-                pass
-    return _Turned(value)
-
-
-def _start(positions: Value, x: Value) -> Value | None:
-    """i32[B], where the first token of each sequence of x[B, N, S, D] stands, if the others follow it."""
-    match positions:
-        case Add(Reshape(start), Iota(tokens)) if tokens == x.shape[2] and start.type == i32[x.shape[0]]:
-            return start
-        case _:
-            return None
-
-
-def _wide(angle: Value) -> Value:
-    """cos or sin before it was rounded: the engine computes in f32."""
-    return angle.x if isinstance(angle, Cast) and angle.x.dtype == f32 else angle
-
-
-def _flat(x: Value) -> Value:
-    """[B, N, S, D] as [B, S, N * D]."""
-    batch, heads, tokens, size = x.shape
-    return Reshape(Transpose(x, (0, 2, 1, 3)), (batch, tokens, _int(heads) * _int(size)))
 
 
 def _int(size: Size) -> int:
