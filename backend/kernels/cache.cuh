@@ -3,6 +3,25 @@
 #pragma once
 #include "common.cuh"
 
+// Parameters of kernels that take caches, where they have them; and the table of pages, or none.
+#if PAGED
+#define PAGES_PARAMETER const int* pages,
+#define TABLE pages, capacity / 64
+#else
+#define PAGES_PARAMETER
+#define TABLE nullptr, 0
+#endif
+#if QUANTIZED
+#define SCALES_PARAMETERS const float *key_scale, const float *value_scale,
+#else
+#define SCALES_PARAMETERS
+#endif
+#if SLOPES
+#define SLOPES_PARAMETER const float* slopes,
+#else
+#define SLOPES_PARAMETER
+#endif
+
 struct Cache {
     const int* table;    // of this sequence; PAGED alone
     u64 base, heads, capacity;

@@ -22,16 +22,7 @@ __device__ __forceinline__ u32 high(u32 a, u32 b) { return __byte_perm(a, b, 0x7
 
 extern "C" __global__ void __launch_bounds__(WARPS * 32) decode_attention(
     const T* q, const C* keys, const C* values, const int* lengths,
-#if PAGED
-    const int* pages,
-#endif
-#if SLOPES
-    const float* slopes,
-#endif
-#if QUANTIZED
-    const float* key_scale, const float* value_scale,
-#endif
-    T* y, float* workspace, u32* counters, int capacity, float scale, float softcap, int at_once) {
+    PAGES_PARAMETER SLOPES_PARAMETER SCALES_PARAMETERS T* y, float* workspace, u32* counters, int capacity, float scale, float softcap, int at_once) {
     let_next_start();
     __shared__ float merged[WARPS][ROWS][HEAD + 4], factors[ROWS][MOST], totals[ROWS][MOST];
     __shared__ float most_of[WARPS][ROWS], total_of[WARPS][ROWS], most_here[ROWS], total_here[ROWS];
@@ -73,13 +64,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) decode_attention(
 #if QUANTIZED
     scale *= key_scale[head];
 #endif
-    const Cache cache = cache_of(
-#if PAGED
-        pages, capacity / 64,
-#else
-        nullptr, 0,
-#endif
-        batch, head, HEADS / GROUP, capacity);
+    const Cache cache = cache_of(TABLE, batch, head, HEADS / GROUP, capacity);
 
     Part part;
 #pragma unroll

@@ -15,28 +15,13 @@ __device__ __forceinline__ float read(const C* p) {
 
 extern "C" __global__ void __launch_bounds__(WARPS * 32) plain_attention(
     const T* q, const C* keys, const C* values, const int* lengths,
-#if PAGED
-    const int* pages,
-#endif
-#if SLOPES
-    const float* slopes,
-#endif
-#if QUANTIZED
-    const float* key_scale, const float* value_scale,
-#endif
-    T* y, int capacity, float scale, float softcap) {
+    PAGES_PARAMETER SLOPES_PARAMETER SCALES_PARAMETERS T* y, int capacity, float scale, float softcap) {
     let_next_start();
     wait_for_previous();
     __shared__ float sums[WARPS][HEAD], most_of[WARPS], total_of[WARPS];
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, head = blockIdx.x, batch = blockIdx.y;
     const int kv_head = head / (HEADS / KV_HEADS), length = lengths[batch], first = WINDOW ? max(0, length - WINDOW) : 0;
-    const Cache cache = cache_of(
-#if PAGED
-        pages, capacity / 64,
-#else
-        nullptr, 0,
-#endif
-        batch, kv_head, KV_HEADS, capacity);
+    const Cache cache = cache_of(TABLE, batch, kv_head, KV_HEADS, capacity);
     const T* query = q + ((u64)batch * HEADS + head) * HEAD;
     float restored = 1.0f;
 #if QUANTIZED

@@ -167,16 +167,7 @@ __device__ __forceinline__ int tile_of_block(int at_once) {
 
 extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) prefill_attention(
     const T* q, const C* keys, const C* values, const int* start, const int* lengths,
-#if PAGED
-    const int* pages,
-#endif
-#if SLOPES
-    const float* slopes,
-#endif
-#if QUANTIZED
-    const float* key_scale, const float* value_scale,
-#endif
-    T* y, int tokens, int capacity, float scale, float softcap, int at_once) {
+    PAGES_PARAMETER SLOPES_PARAMETER SCALES_PARAMETERS T* y, int tokens, int capacity, float scale, float softcap, int at_once) {
     extern __shared__ char memory[];
     T* const queries = reinterpret_cast<T*>(memory);
     T* const key_tile = queries + ROWS * STRIDE;
@@ -197,13 +188,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) prefill_attenti
     }
     const int near = past + first / GROUP, far = past + (min(first + ROWS, real) - 1) / GROUP;   // where tokens stand
     const int begin = WINDOW ? max(0, near - WINDOW + 1) / KEYS * KEYS : 0, end = far + 1;
-    const Cache cache = cache_of(
-#if PAGED
-        pages, capacity / 64,
-#else
-        nullptr, 0,
-#endif
-        batch, head, HEADS / GROUP, capacity);
+    const Cache cache = cache_of(TABLE, batch, head, HEADS / GROUP, capacity);
 #if QUANTIZED
     scale *= key_scale[head];
     const float restored = value_scale[head];

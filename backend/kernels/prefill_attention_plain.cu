@@ -15,16 +15,7 @@ __device__ __forceinline__ float read(const C* p) {
 
 extern "C" __global__ void __launch_bounds__(WARPS * 32) plain_prefill_attention(
     const T* q, const C* keys, const C* values, const int* start, const int* lengths,
-#if PAGED
-    const int* pages,
-#endif
-#if SLOPES
-    const float* slopes,
-#endif
-#if QUANTIZED
-    const float* key_scale, const float* value_scale,
-#endif
-    T* y, int tokens, int capacity, float scale, float softcap) {
+    PAGES_PARAMETER SLOPES_PARAMETER SCALES_PARAMETERS T* y, int tokens, int capacity, float scale, float softcap) {
     let_next_start();
     wait_for_previous();
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, head = blockIdx.x, batch = blockIdx.y;
@@ -33,13 +24,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) plain_prefill_attention
     const u64 at = (((u64)batch * tokens + token) * HEADS + head) * HEAD;
     const int position = start[batch] + token, first = WINDOW ? max(0, position - WINDOW + 1) : 0;
     const int end = token < lengths[batch] ? position + 1 : first;   // a token that is none sees no key
-    const Cache cache = cache_of(
-#if PAGED
-        pages, capacity / 64,
-#else
-        nullptr, 0,
-#endif
-        batch, kv_head, KV_HEADS, capacity);
+    const Cache cache = cache_of(TABLE, batch, kv_head, KV_HEADS, capacity);
     float restored = 1.0f;
 #if QUANTIZED
     scale *= key_scale[kv_head];

@@ -8,13 +8,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) rope_append(
 #if HALF
     const float* cosines, const float* sines,
 #endif
-#if PAGED
-    const int* pages,
-#endif
-#if QUANTIZED
-    const float* key_scale, const float* value_scale,
-#endif
-    T* y, int tokens, int capacity) {
+    PAGES_PARAMETER SCALES_PARAMETERS T* y, int tokens, int capacity) {
     let_next_start();
     wait_for_previous();
     const int head = blockIdx.x * WARPS + threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -25,13 +19,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) rope_append(
     const bool is_query = head < HEADS, is_key = !is_query && head < HEADS + KV_HEADS;
     const int kv_head = is_query ? 0 : (head - HEADS) % KV_HEADS;
     if (!is_query && position >= capacity) return;
-    const Cache cache = cache_of(
-#if PAGED
-        pages, capacity / 64,
-#else
-        nullptr, 0,
-#endif
-        batch, kv_head, KV_HEADS, capacity);
+    const Cache cache = cache_of(TABLE, batch, kv_head, KV_HEADS, capacity);
     T* turned = y + ((u64)blockIdx.y * HEADS + head) * HEAD;
     C* cached = is_query ? nullptr : (is_key ? keys : values) + cache.row(position) * HEAD;
 #if QUANTIZED
