@@ -26,9 +26,10 @@ def test_an_option_that_is_none_at_first_keeps_its_names() -> None:
 ENDLESS = """
 import atexit, threading
 from trtc.cli import _command
+from trtc.errors import UNSTOPPABLE
 
 def build() -> None:
-    threading.Thread(target=threading.Event().wait, daemon=True).start()
+    threading.Thread(target=threading.Event().wait, name=UNSTOPPABLE, daemon=True).start()
     raise KeyboardInterrupt
 
 atexit.register(print, "the interpreter is taken down")
