@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 POISON = 0x7F   # f32 3.4e38, f16 NaN, i32 2,139,062,143: no number that a model would survive
+TICK = 2**-10   # milliseconds that an event takes
 Task = Callable[[], None]
 Dim = tuple[int, int, int]
 
@@ -134,6 +135,7 @@ class FakeStream:
 class FakeEvent:
     stream: FakeStream | None = None
     done: bool = True
+    at: float = 0.0   # milliseconds
 
     def complete(self) -> None:
         while not self.done:
@@ -165,6 +167,7 @@ class FakeDriver:
         self.calls: list[str] = []
         self.streams: dict[int, FakeStream] = {}
         self.copied = 0                                      # bytes, by copies within the GPU
+        self.clock = 0.0                                     # milliseconds
 
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("cu"):
@@ -314,7 +317,12 @@ class FakeDriver:
 
     def _cuEventRecord(self, event: FakeEvent, handle: int) -> None:
         event.stream, event.done = self.stream(handle), False
-        event.stream.add(lambda: setattr(event, "done", True))
+
+        def pass_it() -> None:
+            self.clock += TICK
+            event.done, event.at = True, self.clock
+
+        event.stream.add(pass_it)
 
     def _cuEventSynchronize(self, event: FakeEvent) -> None:
         event.complete()
@@ -323,7 +331,7 @@ class FakeDriver:
         self.stream(handle).add(event.complete)
 
     def _cuEventElapsedTime(self, start: FakeEvent, end: FakeEvent) -> float:
-        return 1.5
+        return end.at - start.at
 
     # graphs
 

@@ -24,16 +24,19 @@ COMPUTE_32F = 68                                       # products and sums in f3
 TRANSA, EPILOGUE, BIAS_POINTER = 3, 7, 8               # CUBLASLT_MATMUL_DESC_*
 WORKSPACE, FIRST_ALIGNMENT = 1, 5                      # CUBLASLT_MATMUL_PREF_*; of a, b, c and d, in this order
 TRANSPOSED, BIAS = 1, 4                                # CUBLAS_OP_T, CUBLASLT_EPILOGUE_BIAS
-KEPT = 4096                                            # shapes whose algorithms are remembered
 ALIGNMENT = 256                                        # bytes: no algorithm asks for more
 
 
-class Heuristic(ctypes.Structure):
+class Algorithm(ctypes.Structure):
     """``cublasLtMatmulHeuristicResult_t``: an algorithm and what it needs."""
 
     _fields_ = (
-        ("algorithm", c_uint64 * 8), ("workspace", c_size_t), ("state", c_int), ("waves", c_float), ("", c_int * 4),
+        ("opaque", c_uint64 * 8), ("workspace", c_size_t), ("state", c_int), ("waves", c_float), ("", c_int * 4),
     )   # fmt: skip
+
+    def __bytes__(self) -> bytes:
+        """What it is made of again, by the same version of the library."""
+        return bytes(self.opaque)
 
 
 SIGNATURES: dict[str, list[Any]] = {
@@ -48,6 +51,7 @@ SIGNATURES: dict[str, list[Any]] = {
     "cublasLtMatmulPreferenceSetAttribute": [c_void_p, c_int, c_void_p, c_size_t],
     "cublasLtMatmulPreferenceDestroy": [c_void_p],
     "cublasLtMatmulAlgoGetHeuristic": [*[c_void_p] * 7, c_int, c_void_p, c_void_p],
+    "cublasLtMatmulAlgoCheck": [c_void_p] * 8,
     "cublasLtMatmul": [*[c_void_p] * 14, c_size_t, c_void_p],
 }
 
@@ -76,6 +80,9 @@ class Shape:
     def bias(self) -> int:
         return self.alignments[-1]
 
+    def __str__(self) -> str:
+        return f"{self.m} x {self.k} by {self.k} x {self.n} in {self.dtype}"
+
 
 class Descriptor:
     """An object of cuBLASLt, destroyed with this one.
@@ -96,12 +103,18 @@ class Descriptor:
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """cuBLASLt's descriptors of a shape, and the algorithm that it takes to be the fastest."""
+class Problem:
+    """cuBLASLt's descriptors of a shape."""
 
     operation: Descriptor
-    layouts: tuple[Descriptor, Descriptor, Descriptor]   # of weight, x and y
-    algorithm: Heuristic
+    weight: Descriptor
+    x: Descriptor
+    y: Descriptor
+
+    @property
+    def handles(self) -> list[c_void_p]:
+        """In the library's order: the operation, a, b, c and d."""
+        return [d.handle for d in (self.operation, self.weight, self.x, self.y, self.y)]
 
 
 @dataclass(frozen=True)
@@ -142,12 +155,15 @@ class CublasLt:
                 f"{self._said(code)}",
                 "help: install a newer driver",
             )
-        self._chosen: dict[Shape, Chosen] = {}
         self.free = weakref.finalize(self, self.library.cublasLtDestroy, self.handle)
 
+    @property
+    def version(self) -> int:
+        """130100 for 13.1.0."""
+        return int(self.library.cublasLtGetVersion())
+
     def __str__(self) -> str:
-        version = int(self.library.cublasLtGetVersion())
-        return f"cuBLASLt {version // 10000}.{version // 100 % 100}"
+        return f"cuBLASLt {self.version // 10000}.{self.version // 100 % 100}"
 
     def _said(self, code: int) -> str:
         return self.library.cublasLtGetStatusString(code).decode()
@@ -161,20 +177,9 @@ class CublasLt:
         if code := getattr(self.library, name)(*arguments):
             raise TrtcError(f"{self} refuses {name}: {self._said(code)}")
 
-    def matmul(self, shape: Shape, operands: Operands) -> Matmul:
-        """A product, ready to be told to a stream.
-
-        Errors:
-            TrtcError: the library has no algorithm for it.
-        """
-        if shape not in self._chosen:
-            if len(self._chosen) == KEPT:
-                self._chosen.clear()
-            self._chosen[shape] = self._choose(shape)
-        return Matmul(self, shape, self._chosen[shape], operands)
-
-    def _choose(self, shape: Shape) -> Chosen:
-        m, n, k, dtype = shape.m, shape.n, shape.k, TYPES[shape.dtype]
+    def problem(self, shape: Shape) -> Problem:
+        """The descriptors of a shape."""
+        dtype = TYPES[shape.dtype]
         operation = Descriptor(self, "cublasLtMatmulDesc", COMPUTE_32F, TYPES["f32"])
         operation.set(TRANSA, c_int32(TRANSPOSED))
         if shape.bias:
@@ -182,41 +187,64 @@ class CublasLt:
             operation.set(BIAS_POINTER, c_void_p(shape.bias))   # only its alignment counts here
         weight, x, y = (
             Descriptor(self, "cublasLtMatrixLayout", dtype, rows, columns, rows)
-            for rows, columns in ((k, n), (k, m), (n, m))
+            for rows, columns in ((shape.k, shape.n), (shape.k, shape.m), (shape.n, shape.m))
         )
+        return Problem(operation, weight, x, y)
+
+    def candidates(self, shape: Shape, problem: Problem, most: int) -> list[Algorithm]:
+        """Algorithms for a product: the one that the library takes to be the fastest first.
+
+        Errors:
+            TrtcError: the library has none.
+        """
         preference = Descriptor(self, "cublasLtMatmulPreference")
         preference.set(WORKSPACE, c_uint64(shape.workspace))
         for i, alignment in enumerate(shape.alignments[:4]):
             preference.set(FIRST_ALIGNMENT + i, c_uint32(alignment))
-        found, count = Heuristic(), c_int()
-        handles = [d.handle for d in (operation, weight, x, y, y, preference)]
-        code = self.library.cublasLtMatmulAlgoGetHeuristic(self.handle, *handles, 1, byref(found), byref(count))
-        if code or not count.value or found.state:
-            said = self._said(code or found.state)
-            raise TrtcError(f"{self} has no algorithm for {m} x {k} by {k} x {n} in {shape.dtype}: {said}")
-        return Chosen(operation, (weight, x, y), found)
+        found, count = (Algorithm * most)(), c_int()
+        code = self.library.cublasLtMatmulAlgoGetHeuristic(
+            self.handle, *problem.handles, preference.handle, most, byref(found), byref(count)
+        )
+        usable = [algorithm for algorithm in found[: count.value] if not algorithm.state]
+        if code or not usable:
+            said = self._said(code or found[0].state)
+            raise TrtcError(f"{self} has no algorithm for {shape}: {said}")
+        return usable
+
+    def known(self, shape: Shape, problem: Problem, opaque: bytes) -> Algorithm | None:
+        """The algorithm of these bytes; None where the library refuses it for this product."""
+        algorithm, needs = Algorithm.from_buffer_copy(opaque.ljust(sizeof(Algorithm), b"\0")), Algorithm()
+        code = self.library.cublasLtMatmulAlgoCheck(self.handle, *problem.handles, byref(algorithm), byref(needs))
+        return None if code or needs.state or needs.workspace > shape.workspace else algorithm
 
 
 class Matmul:
-    """One product with its operands; descriptors and algorithm may be others' too."""
+    """One product with its operands; problem and algorithm may be others' too."""
 
-    def __init__(self, library: CublasLt, shape: Shape, chosen: Chosen, operands: Operands) -> None:
-        self._library, self._chosen = library, chosen
+    def __init__(
+        self, library: CublasLt, shape: Shape, problem: Problem, algorithm: Algorithm, operands: Operands
+    ) -> None:
+        self._library, self._problem, self._algorithm = library, problem, algorithm
         self._bias = c_void_p(operands.bias) if shape.bias else None
         self._numbers = c_float(1.0), c_float(1.0 if shape.residual else 0.0)   # which must live as long
         alpha, beta = map(byref, self._numbers)
-        weight, x, y = (layout.handle for layout in chosen.layouts)
+        operation, weight, x, y, _ = problem.handles
         self._arguments = (
-            library.handle, chosen.operation.handle, alpha, operands.weight, weight, operands.x, x,
+            library.handle, operation, alpha, operands.weight, weight, operands.x, x,
             beta, operands.residual or operands.y, y, operands.y, y,
-            byref(chosen.algorithm), operands.workspace, shape.workspace,
+            byref(algorithm), operands.workspace, shape.workspace,
         )   # fmt: skip
 
     def enqueue(self, stream: Stream) -> None:
         """Do it, after what the stream has been told before."""
         if self._bias:
-            self._chosen.operation.set(BIAS_POINTER, self._bias)
+            self._problem.operation.set(BIAS_POINTER, self._bias)
         self._library.call("cublasLtMatmul", *self._arguments, stream.number)
+
+    def clear(self, stream: Stream) -> None:
+        """Write to the whole workspace."""
+        address, size = self._arguments[-2:]
+        stream.fill(address, 0, size)
 
 
 def load_library() -> Any:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
-from trtc.runtime.cuda.cublaslt import CublasLt, Operands, Shape
+from trtc.runtime.cuda.cublaslt import Operands, Shape
 from trtc.runtime.cuda.plan import Phase
+from trtc.runtime.cuda.products import Products
 from trtc.runtime.cuda.slots import Slots, Values
 from trtc.runtime.gpu.kernel import Kernel, Launch, configure
 from trtc.runtime.gpu.stream import Stream
@@ -20,13 +21,13 @@ class Machine:
     Args:
         stream: what they are told to.
         kernels: of the plan, in its order.
-        blas: for products; None where the plan has none.
+        products: None where the plan has none.
         overlaps: whether launches may begin before what comes before them is done.
     """
 
     stream: Stream
     kernels: Sequence[Kernel]
-    blas: CublasLt | None
+    products: Products | None
     overlaps: bool
 
 
@@ -97,11 +98,11 @@ class Program:
         places = {role: self.slots.address(step[role]) for role in roles if step.get(role)}
 
         def bind(machine: Machine, values: Values) -> Bound:
-            assert machine.blas, "a plan with products has cuBLASLt"
+            assert machine.products, "a plan with products has cuBLASLt"
             operands = Operands(**{role: values[place] for role, place in places.items()})
             m, n, k = (values[place] for place in sizes)
             shape = Shape(m, n, k, step["dtype"], "residual" in places, step["workspace_bytes"], operands.alignments)
-            return machine.blas.matmul(shape, operands)
+            return machine.products.matmul(shape, operands)
 
         return bind
 

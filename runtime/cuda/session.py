@@ -8,9 +8,11 @@ from typing import Any
 from trtc.errors import TrtcError
 from trtc.expressions import evaluate
 from trtc.runtime.bundle import EngineBundle
+from trtc.runtime.cuda.choices import Choices
 from trtc.runtime.cuda.cublaslt import CublasLt
 from trtc.runtime.cuda.executor import PlanExecutor
 from trtc.runtime.cuda.plan import Plan, read_plan
+from trtc.runtime.cuda.products import Products
 from trtc.runtime.cuda.program import Machine
 from trtc.runtime.cuda.weights import PlanWeights
 from trtc.runtime.gpu.buffers import Tensors
@@ -55,10 +57,20 @@ def open_executor(bundle: EngineBundle, number: int) -> tuple[Stream, PlanExecut
     least = {"weights": plan.weight_bytes, "activations": plan.scratch_bytes}
     require(device, MemoryPlan(least | {f"KV cache of {STEP} tokens": STEP * bundle.cache.bytes_per_token}))
     stream, kernels = Stream(device), load_kernels(plan, device)
-    machine = Machine(stream, kernels, CublasLt(device) if plan.has_products else None, plan.architecture >= OVERLAPS)
+    products = open_products(plan, stream) if plan.has_products else None
+    machine = Machine(stream, kernels, products, plan.architecture >= OVERLAPS)
     multiprocessors = device.attribute("MULTIPROCESSOR_COUNT")
     weights = PlanWeights(plan, evaluate(plan.counter_bytes, {"multiprocessors": multiprocessors}), device, stream)
     return stream, PlanExecutor(plan, machine, weights, multiprocessors)
+
+
+def open_products(plan: Plan, stream: Stream) -> Products:
+    """cuBLASLt, with the choices of earlier processes.
+
+    Errors: as of `CublasLt`.
+    """
+    library = CublasLt(stream.device)
+    return Products(library, stream, Choices(plan.folder, stream.device, library.version))
 
 
 def _check_device(plan: Plan, device: Device) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
-import re
 import weakref
 from pathlib import Path
 from typing import Any
 
 from trtc.runtime.gpu.device import Device
+from trtc.runtime.gpu.kept import keep, name_in_files
 
 log = logging.getLogger("trtc.tensorrt")
 
@@ -22,8 +21,7 @@ class RuntimeCache:
     """
 
     def __init__(self, plan: Path, device: Device) -> None:
-        name = re.sub(r"\W+", "-", device.name).strip("-").lower()
-        self.file = plan.with_name(f"{plan.stem}.{name}.cache")
+        self.file = plan.with_name(f"{plan.stem}.{name_in_files(device)}.cache")
         self._cache: Any = None
 
     def attach(self, config: Any) -> None:
@@ -40,10 +38,4 @@ class RuntimeCache:
 
 def save(cache: Any, file: Path) -> None:
     """Write a cache, if the folder lets us."""
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        partial.write_bytes(memoryview(cache.serialize()))
-        partial.replace(file)
-    except OSError as error:
-        log.info("%s is not written: %s", file, error.strerror)
-        partial.unlink(missing_ok=True)
+    keep(file, bytes(memoryview(cache.serialize())))

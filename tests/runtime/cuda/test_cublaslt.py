@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Any
 
-import ml_dtypes
-import numpy as np
 import pytest
 from fake_cublas import FakeCublas
 from fake_cuda import FakeDriver
+from product_cases import NUMPY, ProductCase
 
 from trtc.errors import MissingPackage
 from trtc.runtime.cuda import cublaslt
-from trtc.runtime.cuda.cublaslt import CublasLt, Operands, Shape, load_library
+from trtc.runtime.cuda.cublaslt import CublasLt, Matmul, Operands, load_library
 from trtc.runtime.gpu.device import open_device
 from trtc.runtime.gpu.driver import open_driver
-from trtc.runtime.gpu.memory import Arena, MemoryPlan
 from trtc.runtime.gpu.stream import Stream
-
-NUMPY: dict[str, Any] = {"f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16}
-
-
-def put(address: int, array: np.ndarray[Any, Any]) -> None:
-    ctypes.memmove(address, np.ascontiguousarray(array).ctypes.data, array.nbytes)
 
 
 @pytest.mark.parametrize("dtype", NUMPY)
@@ -33,25 +24,13 @@ def test_products_are_those_of_numpy(dtype: str, given: str, monkeypatch: pytest
     monkeypatch.setattr(cublaslt, "load_library", lambda: FakeCublas(driver))
     device = open_device(on=open_driver(driver))
     stream, library = Stream(device), CublasLt(device)
-    (m, n, k), random = (5, 7, 3), np.random.default_rng(0)
-    shapes = {"x": (m, k), "weight": (n, k), "y": (m, n), "workspace": (64,), "bias": (n,), "residual": (m, n)}
-    shapes = {name: s for name, s in shapes.items() if name in ("x", "weight", "y", "workspace", *given.split())}
-    arrays = {name: random.standard_normal(s).astype(NUMPY[dtype]) for name, s in shapes.items()}
-    arena = Arena(device, MemoryPlan({name: a.nbytes for name, a in arrays.items()}))
-    for name, array in arrays.items():
-        put(arena[name], array)
-    operands = Operands(**{name: arena[name] for name in arrays})
-    assert operands.alignments == (256, 256, 256, 256, 256 if "bias" in given else 0)
-    shape = Shape(m, n, k, dtype, "residual" in given, 64, operands.alignments)
-    library.matmul(shape, operands).enqueue(stream)
-    library.matmul(shape, operands).enqueue(stream)
+    case = ProductCase(device, (5, 7, 3), dtype, given)
+    assert case.operands.alignments == (256, 256, 256, 256, 256 if "bias" in given else 0)
+    problem = library.problem(case.shape)
+    (algorithm,) = library.candidates(case.shape, problem, 8)
+    Matmul(library, case.shape, problem, algorithm, case.operands).enqueue(stream)
     stream.synchronize()
-    wide = {name: array.astype(np.float64) for name, array in arrays.items()}
-    want = wide["x"] @ wide["weight"].T + wide.get("bias", 0) + wide.get("residual", 0)
-    got = np.frombuffer(ctypes.string_at(arena["y"], arrays["y"].nbytes), NUMPY[dtype]).reshape(m, n)
-    error = {"f32": 2**-23, "f16": 2**-10, "bf16": 2**-7}[dtype]
-    np.testing.assert_allclose(got.astype(np.float64), want, rtol=2 * error, atol=2 * error)
-    assert library.library.asked == 1, "an algorithm is asked for once"
+    case.check()
 
 
 def test_an_address_that_is_less_aligned_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from models import CASES, LIMITS, checkpoint, engine_logits, load, reference, to
 
 import trtc
 from trtc.runtime.bundle import Limits
+from trtc.runtime.cuda import products
 from trtc.runtime.generate import Engine
 
 TOLERANCE = {"float32": 2e-5, "float16": 2e-2, "bfloat16": 0.15}   # of logits of up to 2
@@ -97,3 +99,18 @@ def test_graphs_of_several_batch_sizes_are_kept(opened: Opener) -> None:
         assert tokens(engine, PROMPTS[:count], 3) == wanted[:count]
     assert driver.calls.count("cuStreamBeginCapture") == 3
     assert "cuMemcpy3DAsync" not in driver.calls, "caches are updated in place"
+
+
+def test_algorithms_are_timed_once_and_change_nothing(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    want = tokens(opened(), PROMPTS, 8)
+    shutil.copytree(tmp_path.parent / "cuda-engine", tmp_path / "engine")
+    monkeypatch.setattr(products, "TIMED", 0)
+    timed = list[int]()
+    for _ in range(2):
+        driver = install(monkeypatch, algorithms=3, times=[0.2, 0.3, 0.1])
+        assert tokens(trtc.load(tmp_path / "engine"), PROMPTS, 8) == want
+        timed.append(driver.calls.count("cuEventElapsedTime"))
+    assert timed[0] > 0 == timed[1]
+    assert (tmp_path / "engine/rank0/fake-gpu.cublaslt.json").exists()

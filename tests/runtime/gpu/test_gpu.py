@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_cuda import POISON, CUresult, Dim, Failure, FakeDriver
+from fake_cuda import POISON, TICK, CUresult, Dim, Failure, FakeDriver
 
 from trtc.errors import MissingPackage, TrtcError
 from trtc.runtime.gpu import driver as driver_module
@@ -206,7 +206,10 @@ def test_a_stream_waits_for_an_event_of_another() -> None:
     other.copy(host.address, arena["x"], 4)
     other.synchronize()
     assert host.array.tolist() == [9, 9, 9, 9]
-    assert event.milliseconds_since(event) == 1.5
+    later = Event(gpu)
+    later.record(other)
+    later.synchronize()
+    assert later.milliseconds_since(event) == TICK
 
 
 def test_kernels_are_found_by_name_and_launched_in_order() -> None:
