@@ -105,7 +105,7 @@ class FakeCublas:
         count: int,
     ) -> int:   # fmt: skip
         assert handle == 77 and self.objects[operation].arguments == (68, 0)
-        assert self.objects[preference].number(1) > 0
+        assert self.objects[preference].number(1) > 0 and self.objects[preference].number(3) == 2
         self.asked += 1
         given = min(wanted, self.algorithms)
         ctypes.c_int.from_address(count).value = given

@@ -22,8 +22,9 @@ VERSIONS = (13, 12)
 TYPES = {"f32": 0, "f16": 2, "bf16": 14}               # CUDA_R_32F, CUDA_R_16F, CUDA_R_16BF
 COMPUTE_32F = 68                                       # products and sums in f32; no tf32
 TRANSA, EPILOGUE, BIAS_POINTER = 3, 7, 8               # CUBLASLT_MATMUL_DESC_*
-WORKSPACE, FIRST_ALIGNMENT = 1, 5                      # CUBLASLT_MATMUL_PREF_*; of a, b, c and d, in this order
+WORKSPACE, REDUCTION, FIRST_ALIGNMENT = 1, 3, 5        # CUBLASLT_MATMUL_PREF_*; of a, b, c and d, in this order
 TRANSPOSED, BIAS = 1, 4                                # CUBLAS_OP_T, CUBLASLT_EPILOGUE_BIAS
+REDUCE_F32 = 2                                         # CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE: parts of sums are f32
 ALIGNMENT = 256                                        # bytes: no algorithm asks for more
 
 
@@ -199,6 +200,7 @@ class CublasLt:
         """
         preference = Descriptor(self, "cublasLtMatmulPreference")
         preference.set(WORKSPACE, c_uint64(shape.workspace))
+        preference.set(REDUCTION, c_uint32(REDUCE_F32))
         for i, alignment in enumerate(shape.alignments[:4]):
             preference.set(FIRST_ALIGNMENT + i, c_uint32(alignment))
         found, count = (Algorithm * most)(), c_int()

@@ -52,7 +52,10 @@ def test_the_real_library_has_the_calls() -> None:
     address = ctypes.c_void_p(256)
     assert not library.cublasLtMatmulDescSetAttribute(made, cublaslt.BIAS_POINTER, ctypes.byref(address), 8)
     assert not library.cublasLtMatmulPreferenceCreate(ctypes.byref(made))
-    preferences = (cublaslt.WORKSPACE, ctypes.c_uint64(64)), (cublaslt.FIRST_ALIGNMENT, ctypes.c_uint32(16))
+    preferences = (
+        (cublaslt.WORKSPACE, ctypes.c_uint64(64)), (cublaslt.REDUCTION, ctypes.c_uint32(cublaslt.REDUCE_F32)),
+        (cublaslt.FIRST_ALIGNMENT, ctypes.c_uint32(16)),
+    )   # fmt: skip
     for attribute, number in preferences:
         size = ctypes.sizeof(number)
         assert not library.cublasLtMatmulPreferenceSetAttribute(made, attribute, ctypes.byref(number), size)
