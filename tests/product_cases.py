@@ -40,7 +40,8 @@ class ProductCase:
         for name, array in self.arrays.items():
             ctypes.memmove(self._arena[name], np.ascontiguousarray(array).ctypes.data, array.nbytes)
         self.operands = Operands(**{name: self._arena[name] for name in names})
-        self.shape = Shape(*self.sizes, self.dtype, "residual" in names, 64, self.operands.alignments)
+        has_bias, has_residual = "bias" in names, "residual" in names
+        self.shape = Shape(*self.sizes, self.dtype, has_bias, has_residual, 64, self.operands.alignment)
 
     def check(self) -> None:
         """Compare y, now that it is done, with NumPy's."""

@@ -63,23 +63,19 @@ class Shape:
 
     Args:
         dtype: of all of them.
-        residual: whether there is one.
+        bias, residual: whether there is one.
         workspace: bytes that it may compute in.
-        alignments: of the addresses of weight, x, residual (or y), y and bias: the greatest power of two, up to 256;
-            0 where there is no bias.
+        alignment: of all addresses: the greatest power of two, up to 256.
     """
 
     m: int
     n: int
     k: int
     dtype: str
+    bias: bool
     residual: bool
     workspace: int
-    alignments: tuple[int, int, int, int, int]
-
-    @property
-    def bias(self) -> int:
-        return self.alignments[-1]
+    alignment: int
 
     def __str__(self) -> str:
         return f"{self.m} x {self.k} by {self.k} x {self.n} in {self.dtype}"
@@ -130,10 +126,9 @@ class Operands:
     residual: int = 0
 
     @property
-    def alignments(self) -> tuple[int, int, int, int, int]:
-        of = (self.weight, self.x, self.residual or self.y, self.y, self.bias)
-        a, b, c, d, e = (min(address & -address, ALIGNMENT) for address in of)
-        return a, b, c, d, e
+    def alignment(self) -> int:
+        joint = ALIGNMENT | self.x | self.weight | self.y | self.workspace | self.bias | self.residual
+        return joint & -joint
 
 
 class CublasLt:
@@ -185,7 +180,7 @@ class CublasLt:
         operation.set(TRANSA, c_int32(TRANSPOSED))
         if shape.bias:
             operation.set(EPILOGUE, c_int32(BIAS))
-            operation.set(BIAS_POINTER, c_void_p(shape.bias))   # only its alignment counts here
+            operation.set(BIAS_POINTER, c_void_p(shape.alignment))   # any address that is aligned so
         weight, x, y = (
             Descriptor(self, "cublasLtMatrixLayout", dtype, rows, columns, rows)
             for rows, columns in ((shape.k, shape.n), (shape.k, shape.m), (shape.n, shape.m))
@@ -201,8 +196,8 @@ class CublasLt:
         preference = Descriptor(self, "cublasLtMatmulPreference")
         preference.set(WORKSPACE, c_uint64(shape.workspace))
         preference.set(REDUCTION, c_uint32(REDUCE_F32))
-        for i, alignment in enumerate(shape.alignments[:4]):
-            preference.set(FIRST_ALIGNMENT + i, c_uint32(alignment))
+        for i in range(4):
+            preference.set(FIRST_ALIGNMENT + i, c_uint32(shape.alignment))
         found, count = (Algorithm * most)(), c_int()
         code = self.library.cublasLtMatmulAlgoGetHeuristic(
             self.handle, *problem.handles, preference.handle, most, byref(found), byref(count)

@@ -25,9 +25,9 @@ log = logging.getLogger("trtc.cuda")
 class Products:
     """Makes products, and decides how each is done when its shape is first met.
 
-    Where a product is large, cuBLASLt's candidates run on the operands themselves. What is in y and in the workspace is
-    lost, which nobody misses: no step has run yet. The fastest is taken for all numbers of rows that are rounded up
-    alike. Steps are bound before a graph is captured, so nothing is timed within one.
+    Where a product is large, cuBLASLt's candidates run on the operands themselves: what is in y and in the workspace is
+    lost, which nobody misses before the step. The fastest is taken for all numbers of rows that are rounded up alike.
+    Steps are told once before they are captured as a graph, so nothing is timed within one.
 
     Args:
         choices: of earlier processes, and of this one.
@@ -103,13 +103,12 @@ class Products:
 def key_of(shape: Shape) -> str:
     """What a choice is made for: a shape, but for its rows, which are rounded up.
 
-    >>> key_of(Shape(1100, 4096, 14336, "bf16", True, 1 << 25, (256, 256, 256, 256, 0)))
-    '1280 x 14336 by 14336 x 4096 in bf16, with residual, workspace 33554432, alignments 256 256 256 256 0'
+    >>> key_of(Shape(1100, 4096, 14336, "bf16", False, True, 1 << 25, 256))
+    '1280 x 14336 by 14336 x 4096 in bf16, residual, workspace 33554432, alignment 256'
     """
-    residual = ", with residual" if shape.residual else ""
-    alignments = " ".join(map(str, shape.alignments))
-    of = replace(shape, m=rounded(shape.m))
-    return f"{of}{residual}, workspace {shape.workspace}, alignments {alignments}"
+    words = [str(replace(shape, m=rounded(shape.m)))]
+    words += [role for role in ("bias", "residual") if getattr(shape, role)]
+    return ", ".join([*words, f"workspace {shape.workspace}", f"alignment {shape.alignment}"])
 
 
 def rounded(rows: int) -> int:

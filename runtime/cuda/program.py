@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 from trtc.runtime.cuda.cublaslt import Operands, Shape
@@ -39,22 +39,47 @@ class Bound(Protocol):
         ...
 
 
-Step: TypeAlias = Callable[[Machine, Values], Bound]
-
-
 @dataclass(frozen=True)
-class PlanRun:
-    """Steps with sizes and addresses bound.
+class Binding:
+    """What the steps of a run are bound to.
 
     Args:
-        values: the memory of kernels' arguments.
+        values: the memory of kernels' arguments, too.
+        configs: of launches so far; those that are alike share one.
     """
 
-    steps: list[Bound]
+    machine: Machine
     values: Values
+    configs: dict[tuple[int, ...], Any] = field(default_factory=dict[tuple[int, ...], Any])
+
+    def config(self, grid: Sequence[int], block: Sequence[int], shared: int, overlaps: bool) -> Any:
+        """How a kernel is launched, as of `configure`."""
+        key = (*grid, *block, shared, overlaps)
+        if key not in self.configs:
+            self.configs[key] = configure(self.machine.stream, grid, block, shared, overlaps)
+        return self.configs[key]
+
+
+Step: TypeAlias = Callable[[Binding], Bound]
+
+
+class PlanRun:
+    """Steps with sizes and addresses; each is bound when it is first told, while the GPU does those before it.
+
+    Args:
+        unbound: all steps.
+    """
+
+    def __init__(self, unbound: Sequence[Step], binding: Binding) -> None:
+        self._unbound, self._binding = unbound, binding
+        self.steps: list[Bound] = []
 
     def enqueue(self, stream: Stream) -> None:
         for step in self.steps:
+            step.enqueue(stream)
+        for unbound in self._unbound[len(self.steps) :]:
+            step = unbound(self._binding)
+            self.steps.append(step)
             step.enqueue(stream)
 
     def capturable(self, stream: Stream) -> bool:
@@ -75,8 +100,7 @@ class Program:
         Args:
             value: as of `Slots.fill`.
         """
-        values = self.slots.fill(value)
-        return PlanRun([step(machine, values) for step in self._steps], values)
+        return PlanRun(self._steps, Binding(machine, self.slots.fill(value)))
 
     def _launch(self, step: dict[str, Any]) -> Step:
         grid = [self.slots.number(n) for n in step["grid"]]
@@ -84,32 +108,32 @@ class Program:
         number: int = step["kernel"]
         block, overlaps = step["block"], step.get("overlaps", False)
 
-        def bind(machine: Machine, values: Values) -> Launch:
-            kernel = machine.kernels[number]
-            blocks = [values[place] for place in grid]
-            config = configure(machine.stream, blocks, block, kernel.shared, overlaps and machine.overlaps)
-            return Launch(kernel, config, values.pointers(arguments))
+        def bind(to: Binding) -> Launch:
+            kernel, blocks = to.machine.kernels[number], [to.values[place] for place in grid]
+            config = to.config(blocks, block, kernel.shared, overlaps and to.machine.overlaps)
+            return Launch(kernel, config, to.values.pointers(arguments))
 
         return bind
 
     def _matmul(self, step: dict[str, Any]) -> Step:
-        sizes = [self.slots.number(step[name]) for name in "mnk"]
-        roles = ("x", "weight", "bias", "residual", "y", "workspace")
-        places = {role: self.slots.address(step[role]) for role in roles if step.get(role)}
+        m, n, k = (self.slots.number(step[name]) for name in "mnk")
+        roles = ("x", "weight", "y", "workspace", "bias", "residual")
+        places = [self.slots.address(step[role]) if step.get(role) else None for role in roles]
+        kind = step["dtype"], bool(step.get("bias")), bool(step.get("residual")), step["workspace_bytes"]
 
-        def bind(machine: Machine, values: Values) -> Bound:
-            assert machine.products, "a plan with products has cuBLASLt"
-            operands = Operands(**{role: values[place] for role, place in places.items()})
-            m, n, k = (values[place] for place in sizes)
-            shape = Shape(m, n, k, step["dtype"], "residual" in places, step["workspace_bytes"], operands.alignments)
-            return machine.products.matmul(shape, operands)
+        def bind(to: Binding) -> Bound:
+            assert to.machine.products, "a plan with products has cuBLASLt"
+            values = to.values
+            operands = Operands(*[0 if place is None else values[place] for place in places])
+            shape = Shape(values[m], values[n], values[k], *kind, operands.alignment)
+            return to.machine.products.matmul(shape, operands)
 
         return bind
 
     def _copy(self, step: dict[str, Any]) -> Step:
         target, source = (self.slots.address(step[name]) for name in ("to", "from"))
         size = self.slots.number(step["bytes"])
-        return lambda machine, values: Copy(values[target], values[source], values[size])
+        return lambda to: Copy(to.values[target], to.values[source], to.values[size])
 
 
 @dataclass(frozen=True)

@@ -26,13 +26,14 @@ class Values:
         self._slots = slots
         self._numbers: list[int] = slots.tolist()
         self._addresses = slots.ctypes.data + slots.itemsize * np.arange(len(slots), dtype=np.int64)
+        self._first = self._addresses.ctypes.data
 
     def __getitem__(self, place: int) -> int:
         return self._numbers[place]
 
     def pointers(self, places: range) -> int:
         """The address of an array with the addresses of these slots."""
-        return self._addresses.ctypes.data + self._addresses.itemsize * places.start
+        return self._first + self._addresses.itemsize * places.start
 
 
 class Slots:
