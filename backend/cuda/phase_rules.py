@@ -24,6 +24,8 @@ from trtc.ir.op import Result, Value
 from trtc.ir.ops import (
     Add,
     Attention,
+    Binary,
+    Cast,
     Gather,
     LayerNorm,
     Linear,
@@ -32,12 +34,14 @@ from trtc.ir.ops import (
     SizeOf,
     TopK,
     Transpose,
+    Unary,
     product,
 )  # fmt: skip
 from trtc.ir.types import Size, i32
 from trtc.passes.rewrite import Skip
 
 Rule = Callable[..., Any]
+BY_ROW = (Linear, FusedLinear, RMSNorm, LayerNorm, Gated, Unary, Cast, Binary)
 
 
 def is_few(x: Value) -> bool:
@@ -93,6 +97,30 @@ def gather_of_one(op: Gather) -> Value | None:
     """gather(x, i) along an axis of size 1  ->  reshape(x), where i looks up one element"""
     alone = op.x.shape[op.axis] == 1 and all(size == 1 for size in op.indices.shape[op.batch :])
     return Reshape(op.x, op.shape) if alone else None
+
+
+def chosen_rows(op: Gather, graph: Graph) -> Value | None:
+    """gather(f(x), rows)  ->  f(gather(x, rows)), where f makes each row of its own and no other rows are read
+
+    Of the last layer, only what comes before its attention is done for each token of a prompt.
+    """
+    y = op.x
+    if (op.axis, op.batch, op.indices.type.rank, y.type.rank) != (1, 1, 1, 3) or is_output(y, graph):
+        return None
+    others = [user for user in graph.users[y] if not (isinstance(user, Gather) and _is_alike(user, op))]
+    if others or not isinstance(y, BY_ROW):
+        return None
+    rows = {x: Gather(x, op.indices, 1, 1) for x in y.operands.values() if x.type.rank == 3}
+    if any(x.shape[:2] != y.shape[:2] for x in rows):
+        return None
+    if isinstance(y, Binary) and 2 in (y.a.type.rank, y.b.type.rank):
+        return None   # as wide as the tokens, of which rows are chosen
+    return y.with_operands(rows)
+
+
+def _is_alike(one: Gather, other: Gather) -> bool:
+    """Whether two look up the same places."""
+    return one.indices is other.indices and (one.axis, one.batch) == (other.axis, other.batch)
 
 
 def residual(op: Add, graph: Graph) -> Value | None:
@@ -157,7 +185,7 @@ def _int(size: Size) -> int:
 
 
 STAGES: tuple[tuple[Rule, ...], ...] = (
-    (decode_attention, prefill_attention, gather_of_one),
+    (decode_attention, prefill_attention, gather_of_one, chosen_rows),
     (residual, activation, greatest),
     (add_norm, whole_weight),
 )

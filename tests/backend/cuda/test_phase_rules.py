@@ -104,6 +104,41 @@ def test_what_is_given_out_stays() -> None:
 
 
 
+LAST = """trtc ir 1
+graph @g(%x: f32[B, S, 8], %table: f32[S, 8], %at: i32[B]) where B in 1..4, S in 1..8 {
+  %w = weight {key = "w"} : f32[16, 8]
+  %p = weight {key = "p"} : f32[8, 8]
+  %scale = weight {key = "scale"} : f32[8]
+  %first = linear %x, %p : f32[B, S, 8]
+  %moved = add %first, TABLE : f32[B, S, 8]
+  %normal = rms_norm %moved, %scale : f32[B, S, 8]
+  %wide = linear %normal, %w : f32[B, S, 16]
+  %inner = cuda.gated %wide : f32[B, S, 8]
+  %out = linear %inner, %p : f32[B, S, 8]
+  %sum = add %moved, %out : f32[B, S, 8]
+  %y = gather %sum, %at {axis = 1, batch = 1} : f32[B, 8]
+  return y = %yMORE
+}"""
+
+
+@pytest.mark.parametrize(("table", "more", "gathered"), [
+    ("%scale", "", ["x"]),
+    ("%x", "", ["x"]),
+    ("%table", "", ["add"]),
+    ("%scale", ", wide = %wide", ["linear", "linear"]),
+    ("%scale", ", sum = %sum", ["cuda.fused_linear"]),
+], ids=["all", "what is read twice", "a table of tokens", "a result between", "the sum is a result"])   # fmt: skip
+def test_what_only_the_last_tokens_need_is_done_for_them_alone(table: str, more: str, gathered: list[str]) -> None:
+    graph = parse(LAST.replace("TABLE", table).replace("MORE", more))
+    prefill = list(phases(graph))[-1]
+    looked_up: Any = [op for op in prefill.graph.ops if op.name == "gather"]
+    tensors = sample(graph, 1, sizes={"B": 4, "S": 8})
+    tensors["at"][:] = [7, 0, 4, 1]
+    want, got = graph.evaluate(tensors), prefill.graph.evaluate(tensors)
+    for name, array in want.items():
+        np.testing.assert_allclose(got[name], array, rtol=0, atol=1e-5)
+    assert [op.x.name if op.x.name != "input" else op.x.key for op in looked_up] == gathered
+
 
 @pytest.mark.parametrize("norm", ["rms_norm", "layer_norm"])
 def test_a_sum_is_made_with_its_norm(norm: str) -> None:
