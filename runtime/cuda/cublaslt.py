@@ -28,6 +28,10 @@ REDUCE_F32 = 2                                         # CUBLASLT_REDUCTION_SCHE
 ALIGNMENT = 256                                        # bytes: no algorithm asks for more
 
 
+class Refused(TrtcError):
+    """cuBLASLt gives a status other than 0."""
+
+
 class Algorithm(ctypes.Structure):
     """``cublasLtMatmulHeuristicResult_t``: an algorithm and what it needs."""
 
@@ -168,10 +172,10 @@ class CublasLt:
         """Call a function of the library.
 
         Errors:
-            TrtcError: it gives a status other than 0.
+            Refused: it gives a status other than 0.
         """
         if code := getattr(self.library, name)(*arguments):
-            raise TrtcError(f"{self} refuses {name}: {self._said(code)}")
+            raise Refused(f"{self} refuses {name}: {self._said(code)}")
 
     def problem(self, shape: Shape) -> Problem:
         """The descriptors of a shape."""

@@ -6,18 +6,17 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
-from trtc.errors import TrtcError
 from trtc.runtime.cuda.choices import Choices
-from trtc.runtime.cuda.cublaslt import Algorithm, CublasLt, Matmul, Operands, Problem, Shape
-from trtc.runtime.gpu.driver import GPUError
+from trtc.runtime.cuda.cublaslt import Algorithm, CublasLt, Matmul, Operands, Problem, Refused, Shape
 from trtc.runtime.gpu.stream import Event, Stream
 
 KEPT = 4096              # shapes whose problems are remembered
 TIMED = 10**9            # operations from which on candidates are timed: of fewer, a launch is the greater part
 CANDIDATES = 8
-WARM_UPS, RUNS = 2, 3    # of each candidate
+WARM_UPS, RUNS = 2, 3    # of each candidate; the last of the warm-ups counts as well
 HOPELESS = 1.25          # times the best: a candidate whose last warm-up takes longer is not run again
-BUDGET = 40.0            # milliseconds of one choice; what is not timed then is left out
+LONG = 1.0               # milliseconds: nor is one that takes as long, whose times differ little
+BUDGET = 30.0            # milliseconds that count in one choice: candidates beyond are left out
 
 log = logging.getLogger("trtc.cuda")
 
@@ -70,17 +69,15 @@ class Products:
             if spent > BUDGET or len(candidates) == 1:
                 break
             try:
-                times = self._milliseconds(candidate, WARM_UPS)
-                if times[-1] < HOPELESS * best_time:
+                times = self._milliseconds(candidate, WARM_UPS)[-1:]
+                if times[0] < min(HOPELESS * best_time, LONG):
                     times += self._milliseconds(candidate, RUNS)
-            except GPUError:
-                raise
-            except TrtcError as error:
+            except Refused as error:
                 log.info("candidate %d is left out: %s", number + 1, error.message)
                 continue
             spent += sum(times)
-            if min(times[WARM_UPS:], default=best_time) < best_time:
-                best, best_time = number, min(times[WARM_UPS:])
+            if min(times) < best_time:
+                best, best_time = number, min(times)
         return best
 
     def _milliseconds(self, candidate: Matmul, runs: int) -> list[float]:

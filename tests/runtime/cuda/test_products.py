@@ -69,12 +69,19 @@ def test_the_fastest_candidate_does_the_product(start: Start, given: str) -> Non
     assert process.library.asked == 1
 
 
-def test_candidates_that_are_hopeless_run_no_more(start: Start) -> None:
-    process = start()
+def runs(process: Process) -> list[int]:
+    """How often each algorithm runs while one is chosen."""
     case = ProductCase(process.device, (ROWS, 5, 7))
     process.products.matmul(case.shape, case.operands)
-    told = process.library.told
-    assert [told.count(number) for number in range(4)] == [WARM_UPS + RUNS] * 2 + [WARM_UPS] * 2
+    return [process.library.told.count(number) for number in range(4)]
+
+
+def test_candidates_run_no_more_often_than_needed(start: Start, tmp_path: Path) -> None:
+    assert runs(start()) == [WARM_UPS + RUNS] * 2 + [WARM_UPS] * 2, "the others are hopeless"
+    assert runs(start(tmp_path / "1", algorithms=1)) == [0, 0, 0, 0], "there is no choice"
+    long = start(tmp_path / "2", times=(7.0, 5.0, 3.0, 4.0))
+    assert runs(long) == [WARM_UPS] * 4
+    assert long.multiply() == 2
 
 
 def test_a_product_in_place_is_done_once(start: Start) -> None:
@@ -85,8 +92,9 @@ def test_a_product_in_place_is_done_once(start: Start) -> None:
 
 
 def test_a_choice_takes_no_longer_than_it_may(start: Start) -> None:
-    slow = start(times=(20.0, 5.0, 1.0, 1.0))
-    assert slow.multiply() == 0, "the first alone is over the budget"
+    slow = start(times=(20.0, 15.0, 1.0, 1.0))
+    assert runs(slow) == [WARM_UPS, WARM_UPS, 0, 0]
+    assert slow.multiply() == 1
 
 
 def test_one_choice_is_for_all_rows_that_are_rounded_up_alike(start: Start) -> None:
