@@ -39,9 +39,10 @@ class Choices:
         return self._algorithms.get(key)
 
     def put(self, key: str, algorithm: bytes) -> None:
-        """Remember a choice."""
+        """Remember a choice, and those that other processes have written meanwhile."""
         self._algorithms[key] = algorithm
         if self._writes:
+            self._algorithms = {**self._read(), **self._algorithms}
             said = {key: algorithm.hex() for key, algorithm in sorted(self._algorithms.items())}
             self._writes = keep(self.file, json.dumps({**self._head, "algorithms": said}, indent=1).encode())
 

@@ -189,6 +189,13 @@ def test_another_version_of_the_library_chooses_again(start: Start) -> None:
     assert start(version=130200, times=(0, 5, 5, 5)).multiply() == 0
 
 
+def test_processes_keep_the_choices_of_one_another(start: Start) -> None:
+    one, other = start(), start()
+    assert one.multiply(33) == other.multiply(65) == 1
+    again = start(times=(0, 5, 5, 5))
+    assert again.multiply(33) == again.multiply(65) == 1
+
+
 def test_a_folder_that_cannot_be_written_is_no_error(
     start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
