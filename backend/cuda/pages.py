@@ -8,7 +8,7 @@ from dataclasses import replace
 from trtc.backend.cuda.phase_rules import prefill_attention, unfit
 from trtc.backend.kernels.ops import PrefillAttention, RopeAndAppend
 from trtc.backend.kernels.ops.attention import PAGE
-from trtc.ir.errors import PassError
+from trtc.ir.errors import IRError
 from trtc.ir.graph import Graph
 from trtc.ir.op import Op, Value
 from trtc.ir.ops import Attention, Input
@@ -31,7 +31,7 @@ class PageCaches(Pass, name="page-caches"):
     Options:
         target: ``name`` or ``name:version``.
     Errors:
-        PassError: no kernel of the target does with pages what is done with a cache.
+        IRError: no kernel of the target does with pages what is done with a cache.
     """
 
     target: str
@@ -71,9 +71,9 @@ class PageCaches(Pass, name="page-caches"):
         outputs = {name: new[value] for name, value in graph.outputs.items()}
         return replace(graph, inputs=tuple(i for i in inputs if isinstance(i, Input)), outputs=outputs)
 
-    def _refusal(self, op: Op, reason: str) -> PassError:
+    def _refusal(self, op: Op, reason: str) -> IRError:
         message = f"{op.name} at {op.loc or '?'} is not for a paged cache: {reason}"
-        return PassError(message, "help: compile without --paged-kv-cache", source=op.source)
+        return IRError(message, "help: compile without --paged-kv-cache", source=op.source)
 
 
 def _readers(graph: Graph, caches: list[Input]) -> Iterator[Op]:
