@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cuda_families import check_choice, padded
+from cuda_families import padded
 from models import KNOWN, STEPS, Floats, checkpoint, fresh_reference
 
 from trtc.backend.cuda.plan import plan_of
@@ -55,7 +55,6 @@ def logits(name: str, change: Change = keep, lengths: tuple[int, ...] = BORDERS)
         change(table, call)
         out = made.run({**told, **pools, "pages": table.array}, {**sizes, "S": told["input_ids"].shape[1]})
         pools = {key: out[key] for key in pools}
-        check_choice(out, told)
         rows.append(out["logits"][: len(lengths)])
     return np.stack(rows, 1)
 
