@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 from trtc.backend.cuda.phase_rules import prefill_attention, unfit
 from trtc.backend.kernels.ops import PrefillAttention, RopeAndAppend
@@ -94,5 +95,5 @@ def _made(op: Op, new: Mapping[Value, Value], pages: Input) -> Op:
     """An op on the new operands; with pages, where it reads them."""
     if not isinstance(op, RopeAndAppend | PrefillAttention):
         return rebuilt(op, new, {})
-    given = {name: new[value] for name, value in op.operands.items()}
-    return type(op)(**{**op.attributes, **given, "pages": pages}, loc=op.loc, source=op.source)
+    fields: dict[str, Any] = {**op.attributes, **{name: new[value] for name, value in op.operands.items()}}
+    return type(op)(**fields, pages=pages, loc=op.loc, source=op.source)

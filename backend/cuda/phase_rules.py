@@ -85,9 +85,10 @@ def prefill_of_one(op: PrefillAttention) -> Value | None:
     """prefill_attention of one token  ->  decode_attention"""
     if op.q.shape[1] != 1:
         return None
+    lengths, rest = Add(op.start, op.lengths), (op.pages, op.slopes, op.key_scale, op.value_scale)
     return DecodeAttention(
-        op.q, op.key_cache, op.value_cache, Add(op.start, op.lengths), op.pages, op.slopes, op.key_scale, op.value_scale,
-        heads=op.heads, kv_heads=op.kv_heads, scale=op.scale, window=op.window, softcap=op.softcap,
+        op.q, op.key_cache, op.value_cache, lengths, *rest, heads=op.heads, kv_heads=op.kv_heads,
+        scale=op.scale, window=op.window, softcap=op.softcap,
     )   # fmt: skip
 
 

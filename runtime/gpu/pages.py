@@ -50,14 +50,15 @@ class PageTable:
         Errors:
             TrtcError: the pool has not as many; the table is as it was.
         """
-        want = [min(pages_of(tokens), self.array.shape[1]) for tokens in lengths.tolist()]
-        lacking = [(row, have, pages) for row, (have, pages) in enumerate(zip(self._held, want)) if pages > have]
+        most, held = self.array.shape[1], self._held
+        want = [min(pages_of(tokens), most) for tokens in lengths.tolist()]
+        lacking = [(row, held[row], pages) for row, pages in enumerate(want) if pages > held[row]]
         missing = sum(pages - have for _, have, pages in lacking)
         if missing > len(self._free):
             raise self._too_few(missing)
         for row, have, pages in lacking:
             self.array[row, have:pages] = [self._free.pop() for _ in range(have, pages)]
-            self._held[row] = pages
+            held[row] = pages
 
     def _too_few(self, missing: int) -> TrtcError:
         pool, free = self.pages - 1, len(self._free)

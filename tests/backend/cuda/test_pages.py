@@ -7,18 +7,20 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
+import models
 import numpy as np
 import pytest
 from cuda_families import padded
-from models import KNOWN, STEPS, Floats, checkpoint, fresh_reference
+from models import KNOWN, STEPS, Case, Floats, checkpoint, every, fresh_reference
 
 from trtc.backend.cuda.plan import plan_of
 from trtc.backend.cuda.simulate import Simulator
 from trtc.compiler import plan, read_model
 from trtc.ir.op import Array
+from trtc.ir.types import evaluate
 from trtc.runtime.gpu.pages import PageTable, pages_of
 
-LIMITS = {"max_batch_size": 4, "max_input_len": 140, "max_seq_len": 150}
+LIMITS: dict[str, Any] = {"max_batch_size": 4, "max_input_len": 140, "max_seq_len": 150}
 BORDERS = (63, 64, 128)   # tokens of prompts: a page ends in the steps that follow, or has ended
 NAMES = ("gqa-tied-head16", "mistral-window5", "gemma2", "bloom", "mixtral", "deepseek-v2-lite", "phi3-window5")
 Change = Callable[[PageTable, int], None]
@@ -46,7 +48,7 @@ def logits(name: str, change: Change = keep, lengths: tuple[int, ...] = BORDERS)
     sizes = {"B": batch, "P": 1 + batch * each}
     table = PageTable(batch, each, sizes["P"])
     pools = {
-        i.key: np.full((sizes["P"], *i.shape[1:]), np.nan, np.float32)
+        i.key: np.full([evaluate(size, sizes) for size in i.shape], np.nan, np.float32)
         for i in made.plan.phases[0].phase.graph.inputs if i.key.endswith("_cache")
     }   # fmt: skip
     rows: list[Array] = []
@@ -68,6 +70,17 @@ def wanted(name: str) -> Floats:
 @pytest.mark.parametrize("name", NAMES)
 def test_prompts_about_the_borders_of_pages(name: str) -> None:
     np.testing.assert_allclose(logits(name), wanted(name), rtol=0, atol=3e-5)
+
+
+@every(KNOWN)
+def test_every_family_can_have_pages(case: Case) -> None:
+    model = read_model(checkpoint(case.name), dtype="float16", **models.LIMITS)
+    made = plan(model, target="cuda:90", paged_kv_cache=True)
+    caches = [i for i in made.graph.inputs if i.key.endswith("_cache")]
+    ops = [op.name for op in made.graph.ops if op.name.startswith("cuda.") and op.name.endswith(("append", "attention"))]
+    assert ops == ["cuda.rope_and_append", "cuda.prefill_attention"] * (len(caches) // 2)
+    assert {(str(i.shape[0]), i.shape[2]) for i in caches} == {("P", 64)}
+    assert made.cache["page"] == 64 and "M" not in made.graph.bounds
 
 
 def shuffled(table: PageTable, call: int) -> None:
