@@ -69,7 +69,6 @@ class Plan:
             "bytes_per_token": layers * heads * (size + value_size) * dtype.bits // 8, "page": self._page,
         }   # fmt: skip
 
-
     @property
     def _page(self) -> int | None:
         """Tokens of a page of the KV cache, where it has such."""
