@@ -45,6 +45,7 @@ class Target:
         native: for each kind of op that the back end can emit, the condition under which it does.
         plugins: rewrite rules to the target's own ops, for ``rewrite-plugins``, in stages.
         prepare: passes that its runtime or its ops want first, as text.
+        paged: the pass that has caches in pages, of what is legal; empty where nothing reads such.
         fixed: sizes that the target takes as numbers only; ``specialize`` gives them their greatest value first.
         floats: the element types that a model may have; all where empty.
         widened: element types that the target computes in a wider one: weights stay as stored, the rest widens.
@@ -56,6 +57,7 @@ class Target:
     native: Mapping[type[Op], Condition]
     plugins: tuple[tuple[Callable[..., Any], ...], ...] = ()
     prepare: tuple[str, ...] = ()
+    paged: str = ""
     fixed: tuple[str, ...] = ()
     floats: tuple[DType, ...] = ()
     widened: Mapping[DType, DType] = field(default_factory=dict[DType, DType])

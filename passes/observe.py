@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 import numpy.typing as npt
@@ -102,8 +102,25 @@ class Check:
         return None if new is None else appended(self.tensors[name], new, self.tensors["past_lengths"])
 
     def _evaluate(self, graph: Graph) -> dict[str, Array]:
+        table = next((i for i in graph.inputs if i.key == "pages" and i.key not in self.tensors), None)
+        if table:
+            return self._evaluate_paged(graph, table)
         given = {i.key: self._given(i).astype(i.dtype.numpy) for i in graph.inputs}
         return graph.evaluate({**self.tensors, **given})
+
+    def _evaluate_paged(self, graph: Graph, table: Input) -> dict[str, Array]:
+        """With caches in pages, the last first, and out of them again."""
+        batch, each = len(self.tensors["past_lengths"]), table.shape[1]
+        assert isinstance(each, int)
+        pages: Array = np.arange(batch * each, dtype=np.int32)[::-1].reshape(batch, each)
+        given = {i.key: self._given(i).astype(i.dtype.numpy) for i in graph.inputs if i is not table}
+        for key, tensor in graph.aliases.items():
+            given[key] = _in_pages(given[key], pages, tensor.shape[2])
+        made = graph.evaluate({**self.tensors, **given, table.key: pages})
+        for key in graph.aliases:
+            cache = made[key][pages].swapaxes(1, 2)   # [B, H, N, page, D]
+            made[key] = cache.reshape(*cache.shape[:2], -1, cache.shape[4])[:, :, : self.tensors[key].shape[2]]
+        return made
 
     def _given(self, tensor: Input) -> Array:
         """An input: of a padded batch, the packed tokens where a pass has packed them; of a cache, with wider heads."""
@@ -118,6 +135,8 @@ class Check:
 
     def _unpadded(self, name: str, want: Array, got: Array) -> tuple[Array, Array]:
         """What is comparable of an output of padded tokens, and of packed ones."""
+        if name not in self.tensors and want.ndim == got.ndim >= 3:   # of each token, where attention is not of padding
+            return self._rows(want), self._rows(got)
         if name not in self.tensors:
             return (self._rows(want) if want.ndim == got.ndim + 1 else want), got
         ends = self.tensors["past_lengths"] + self.tensors["input_lengths"]
@@ -128,6 +147,15 @@ class Check:
     def _rows(self, padded: Array) -> Array:
         """What a padded batch has of each token, one after another."""
         return np.concatenate([row[:n] for row, n in zip(padded, self.tensors["input_lengths"], strict=True)])
+
+
+def _in_pages(cache: Array, pages: Array, page: Any) -> Array:
+    """A cache [B, H, M, D] as a pool of pages [P, H, page, D] by a table [B, N] of them."""
+    batch, heads, capacity, size = cache.shape
+    filled: Array = np.pad(cache, [(0, 0), (0, 0), (0, pages.shape[1] * page - capacity), (0, 0)])
+    pool: Array = np.empty((pages.size, heads, page, size), cache.dtype)
+    pool[pages] = filled.reshape(batch, heads, -1, page, size).swapaxes(1, 2)
+    return pool
 
 
 def computed_in(graph: Graph) -> set[str]:

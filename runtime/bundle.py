@@ -45,9 +45,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class Cache:
-    """The KV cache's layout: ``layers`` pairs of ``dtype[B, kv_heads, M, head_size]``.
+    """The KV cache's layout: ``layers`` pairs of ``dtype[B, kv_heads, M, head_size]``, or of pools of pages instead.
 
     Args:
+        page: tokens of a page, where pools ``dtype[P, kv_heads, page, head_size]`` and an input ``pages`` stand for it.
         value_head_size: of the values; ``head_size``, too, where engine.json does not state it.
     """
 
@@ -57,6 +58,7 @@ class Cache:
     value_head_size: int
     dtype: str
     bytes_per_token: int
+    page: int | None = None
 
 
 @dataclass(frozen=True)
@@ -239,6 +241,9 @@ def _check_tensors(bundle: EngineBundle) -> None:
             if not inputs.keys() & set(names):
                 wanted = " or ".join(names)
                 raise TrtcError(f"{file}: rank {rank.rank} has no input {wanted}, but every engine has one")
+        if bool(bundle.cache.page) != ("pages" in inputs):
+            said = "pages, but no input" if bundle.cache.page else "no pages, but an input"
+            raise TrtcError(f"{file}: the cache of rank {rank.rank} has {said} that says which")
         if not any(t.name == "logits" for t in rank.outputs):
             raise TrtcError(f"{file}: rank {rank.rank} has no output logits, but every engine has one")
         for output in rank.outputs:

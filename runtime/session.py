@@ -95,6 +95,9 @@ def open_session(bundle: EngineBundle, options: SessionOptions | None = None) ->
     options = options or SessionOptions()
     if len(bundle.ranks) > 1:
         raise TrtcError(f"{bundle.path} has {len(bundle.ranks)} ranks, but this trtc runs engines of one rank")
+    if options.kv_cache_tokens and not bundle.cache.page:
+        message = f"kv_cache_tokens is {options.kv_cache_tokens}, but the caches of {bundle.path} have no pages"
+        raise TrtcError(message, "help: trtc compile --target cuda --paged-kv-cache")
     if bundle.target.name == "onnx":
         from trtc.runtime.onnx import OnnxSession
 

@@ -10,6 +10,7 @@ from typing import Any
 import trtc
 from trtc.backend.backends import backend, default_target
 from trtc.backend.bundle import BundleWriter, Progress, bundle, silent
+from trtc.backend.kernels.ops.attention import PAGE
 from trtc.backend.targets import Target
 from trtc.backend.targets import target as find_target
 from trtc.backend.tensorrt.api import PRODUCTS, api_of
@@ -65,8 +66,13 @@ class Plan:
         assert isinstance(heads, int) and isinstance(size, int) and isinstance(value_size, int)
         return {
             "layers": layers, "kv_heads": heads, "head_size": size, "value_head_size": value_size, "dtype": dtype.name,
-            "bytes_per_token": layers * heads * (size + value_size) * dtype.bits // 8,
+            "bytes_per_token": layers * heads * (size + value_size) * dtype.bits // 8, "page": self._page,
         }   # fmt: skip
+
+    @property
+    def _page(self) -> int | None:
+        """Tokens of a page of the KV cache, where it has such."""
+        return PAGE if any(i.key == "pages" for i in self.graph.inputs) else None
 
 
 def read_model(
@@ -96,6 +102,7 @@ def plan(
     load: Sequence[str | Path] = (),
     observers: Iterable[Observer] = (),
     tensorrt: Options | None = None,
+    paged_kv_cache: bool = False,
 ) -> Plan:
     """Run the passes; nothing is written.
 
@@ -106,7 +113,7 @@ def plan(
         load_file(file)
     to = find_target(target or default_target())
     options = _options(to, tensorrt)
-    pipeline = _pipeline(passes, to, model.limits, options)
+    pipeline = _pipeline(passes, to, model.limits, options, paged_kv_cache)
     made = Plan(model, to, pipeline, pipeline.run(model.graph, *observers), options)
     if options:
         plan_profiles(made.graph, options)   # which refuses limits that do not fit
@@ -125,12 +132,15 @@ def _options(to: Target, given: Options | None) -> Options | None:
     return None
 
 
-def _pipeline(passes: str, to: Target, limits: Limits, options: Options | None) -> Pipeline:
+def _pipeline(passes: str, to: Target, limits: Limits, options: Options | None, paged: bool) -> Pipeline:
     """The passes asked for, then what options and target need: what its runtime wants, fixed sizes, legal ops."""
+    if paged and not to.paged:
+        raise TrtcError(f"a paged KV cache is asked for, but target {to.name} has none", "help: --target cuda")
     greatest = {"B": limits.max_batch_size, "S": limits.max_input_len, "M": limits.max_seq_len}
     fixed = [f"specialize{{size={name} value={greatest[name]}}}" for name in to.fixed]
     packed = [f"pack-inputs{{max-tokens={options.max_num_tokens}}}"] if options and options.packed else []
-    return Pipeline.parse(",".join(p for p in (passes, *packed, *to.prepare, *fixed, f"lower{{target={to}}}") if p))
+    last = [f"lower{{target={to}}}", *([f"{to.paged}{{target={to}}}"] if paged else [])]
+    return Pipeline.parse(",".join(p for p in (passes, *packed, *to.prepare, *fixed, *last) if p))
 
 
 def _limits(checkpoint: Compilable, batch: int, inputs: int, tokens: int) -> Limits:
@@ -162,6 +172,7 @@ def compile(
     threads: int = 2,
     progress: Progress = silent,
     tensorrt: Options | None = None,
+    paged_kv_cache: bool = False,
 ) -> EngineBundle:   # fmt: skip
     """Compile a checkpoint to an engine bundle.
 
@@ -180,13 +191,17 @@ def compile(
         threads: constants that are materialised at a time.
         progress: told of phases and bytes.
         tensorrt: what TensorRT's builder is told.
+        paged_kv_cache: the KV cache is a pool of pages, which sequences get as they grow: target cuda.
     Errors: a TrtcError where the checkpoint, an option or this machine refuses; nothing half-written stays.
     """
     model = read_model(
         path, dtype=dtype, max_batch_size=max_batch_size, max_input_len=max_input_len, max_seq_len=max_seq_len,
         all_logits=all_logits,
     )   # fmt: skip
-    made = plan(model, target=target, passes=passes, load=load, observers=observers, tensorrt=tensorrt)
+    made = plan(
+        model, target=target, passes=passes, load=load, observers=observers, tensorrt=tensorrt,
+        paged_kv_cache=paged_kv_cache,
+    )   # fmt: skip
     return build(made, out, threads=threads, progress=progress)
 
 

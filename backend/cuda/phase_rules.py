@@ -54,7 +54,7 @@ def decode_attention(op: Attention) -> Value | Skip | None:
     """attention of one token over a cache  ->  decode_attention"""
     if op.q.shape[2] != 1:
         return None
-    if why := _unfit(op):
+    if why := unfit(op):
         return Skip(why)
     assert op.lengths
     y = DecodeAttention(
@@ -75,7 +75,7 @@ def prefill_attention(op: Attention, graph: Graph) -> Value | Skip | None:
     lengths = told.get("input_lengths")
     if tokens == 1 or not lengths or lengths.type != start.type:
         return None
-    if why := _unfit(op):
+    if why := unfit(op):
         return Skip(why)
     y = PrefillAttention(
         flat_heads(op.q), op.k, op.v, start, lengths, None, op.slopes, heads=_int(op.q.shape[1]),
@@ -85,7 +85,19 @@ def prefill_attention(op: Attention, graph: Graph) -> Value | Skip | None:
     return Transpose(Reshape(y, (batch, tokens, heads, size)), (0, 2, 1, 3))
 
 
-def _unfit(op: Attention) -> str | None:
+def prefill_of_one(op: PrefillAttention) -> Value | None:
+    """prefill_attention of one token  ->  decode_attention"""
+    if op.q.shape[1] != 1:
+        return None
+    lengths, rest = Add(op.start, op.lengths), (op.pages, op.slopes, op.key_scale, op.value_scale)
+    return DecodeAttention(
+        op.q, op.key_cache, op.value_cache, lengths, *rest, heads=op.heads, kv_heads=op.kv_heads,
+        scale=op.scale, window=op.window, softcap=op.softcap,
+    )   # fmt: skip
+
+
+def unfit(op: Attention) -> str | None:
+    """Why no attention kernel over caches computes this."""
     if not isinstance(op.k, Result) or not isinstance(op.k.of, RopeAndAppend):
         return "its keys are in no cache that is updated with the values"
     if not op.causal or op.mask or not op.lengths:
@@ -185,7 +197,7 @@ def _int(size: Size) -> int:
 
 
 STAGES: tuple[tuple[Rule, ...], ...] = (
-    (decode_attention, prefill_attention, gather_of_one, chosen_rows),
+    (decode_attention, prefill_attention, prefill_of_one, gather_of_one, chosen_rows),
     (residual, activation, greatest),
     (add_norm, whole_weight),
 )

@@ -21,8 +21,8 @@ live at one time at most, may be compared with. A STEP is one of
 ``y[m, n] = x[m, k] @ weight[n, k]^T + bias[n] + residual[m, n]``, with sums in f32. An ARGUMENT is a REF or a number,
 ``{"i32": EXPR}``, ``{"i64": EXPR}`` or ``{"f32": x}``. A REF is ``{"at": "weight", "name": ..., "offset": n}``,
 ``{"at": "scratch", "offset": n}``, ``{"at": "io", "name": ..., "offset": n}``, where an output that updates an input
-goes by the input's name, or ``{"at": "counters"}``. An EXPR is a number, or text for `trtc.expressions` in B, S, M and
-``multiprocessors``. A step with ``overlaps`` may start before the one before it is done: it waits by itself.
+goes by the input's name, or ``{"at": "counters"}``. An EXPR is a number, or text for `trtc.expressions` in B, S, M,
+P and ``multiprocessors``. A step with ``overlaps`` may start before the one before it is done: it waits by itself.
 """
 
 from __future__ import annotations

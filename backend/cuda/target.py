@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
+from trtc.backend.cuda.pages import PageCaches
 from trtc.backend.cuda.rules import STAGES
 from trtc.backend.kernels import ARCHITECTURES, KERNELS, Kernel, find
 from trtc.backend.kernels.attention import LARGEST
@@ -35,6 +36,7 @@ def cuda(wanted: str) -> Target:
         native=native(int(architecture)),
         plugins=STAGES,
         prepare=(f"choose-next{{count={CANDIDATES}}}", f"pad-caches{{multiple=1 widest={LARGEST}}}"),
+        paged=PageCaches.name,
         floats=(f32, f16, bf16),
     )
 

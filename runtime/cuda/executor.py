@@ -33,7 +33,8 @@ class PlanExecutor:
 
     def _symbols(self, sizes: Sizes) -> dict[str, int]:
         """The sizes by the names that expressions have for them."""
-        return {"B": sizes.batch, "S": sizes.tokens, "M": sizes.capacity, "multiprocessors": self._multiprocessors}
+        given = {"B": sizes.batch, "S": sizes.tokens, "M": sizes.capacity, "P": sizes.pages}
+        return {**given, "multiprocessors": self._multiprocessors}
 
     def phase(self, sizes: Sizes) -> Phase:
         """The phase that takes some sizes.

@@ -68,7 +68,7 @@ def times(bundle: EngineBundle, batch: int = 1, past: int = 0) -> dict[str, Any]
     spent = _spent(stream, executor.plan, phase, run)
     for step, took in zip(phase.steps, spent, strict=True):
         seconds.setdefault(step_name(step), []).append(took)
-    said = {"B": sizes.batch, "S": sizes.tokens, "M": sizes.capacity}
+    said = {name: sizes.symbols[name] for name in ("B", "S", "P" if sizes.pages else "M")}
     number = executor.plan.phases.index(phase)
     return {"profile": number, "sizes": said, "context": past + 1, "seconds": seconds}
 

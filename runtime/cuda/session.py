@@ -44,6 +44,7 @@ def open_plan(bundle: EngineBundle, options: SessionOptions) -> GPUSession:
     stream, executor = open_executor(bundle, options.device)
     kind = ChoosingGPUSession if Tensors(bundle.ranks[0]).chooses else GPUSession
     how: dict[str, Any] = {"chunk": options.prefill_chunk, "graphs": options.cuda_graphs, "kept": KEPT}
+    how["pool"] = options.kv_cache_tokens
     return kind(bundle, stream, executor, NoInputs(), **how)
 
 

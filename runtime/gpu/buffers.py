@@ -14,9 +14,10 @@ from trtc.runtime.dtypes import NUMPY
 from trtc.runtime.gpu.caches import CacheGroup
 from trtc.runtime.gpu.device import Device
 from trtc.runtime.gpu.memory import Arena, HostArray, MemoryPlan
+from trtc.runtime.gpu.pages import PAGE
 from trtc.runtime.gpu.stream import Stream
 
-TOLD = ("past_lengths", "input_lengths", "query_starts", "input_ids")   # uploaded in one copy, the ids last
+TOLD = ("past_lengths", "pages", "input_lengths", "query_starts", "input_ids")   # uploaded in one copy, the ids last
 CHOSEN = ("input_ids.next", "top_ids", "top_logits")      # downloaded in one copy
 
 
@@ -29,17 +30,25 @@ class Sizes:
         tokens: new tokens of each, the longest; or of one, on average, where they are packed.
         capacity: tokens that the caches hold of each.
         packed: new tokens of all sequences, in one row; 0 where they are padded instead.
+        pages: of each pool; 0 where caches are linear.
     """
 
     batch: int
     tokens: int
     capacity: int
     packed: int = 0
+    pages: int = 0
 
     @cached_property
     def symbols(self) -> Mapping[str, int]:
         """By the name that engine.json has for it."""
-        return {"B": self.batch, "S": self.tokens, "M": self.capacity, "T": self.packed, "B + 1": self.batch + 1}
+        given = {"B": self.batch, "S": self.tokens, "M": self.capacity, "T": self.packed, "P": self.pages}
+        return given | {"B + 1": self.batch + 1}
+
+    @property
+    def cached(self) -> tuple[int, int]:
+        """What caches are made of: sequences and the tokens of each, or pages and the tokens of each."""
+        return (self.pages, PAGE) if self.pages else (self.batch, self.capacity)
 
     def shape(self, tensor: Tensor) -> tuple[int, ...]:
         """The shape of a tensor."""
@@ -70,8 +79,15 @@ class Tensors:
 
     @property
     def capacity(self) -> int | None:
-        """Tokens that the caches hold, where the engine fixes it."""
+        """Tokens that the caches hold of each sequence, where the engine fixes it."""
+        if table := self.inputs.get("pages"):
+            return int(table.shape[1]) * PAGE
         return min((size for t in self.caches if isinstance(size := t.shape[2], int)), default=None)
+
+    @property
+    def paged(self) -> bool:
+        """Whether its caches are pools of pages."""
+        return "pages" in self.inputs
 
     @property
     def packed(self) -> bool:
@@ -131,7 +147,7 @@ class Buffers:
         """The address of every tensor; an updated cache is where the cache is."""
         found = {name: self.arena[name] for name in self.tensors.plain}
         for number, group in enumerate(self.tensors.groups):
-            found.update(group.addresses(self.arena[f"caches.{number}"], sizes.batch, sizes.capacity))
+            found.update(group.addresses(self.arena[f"caches.{number}"], *sizes.cached))
             if group.new:
                 new = group.addresses(self.arena[f"new.{number}"], sizes.batch, sizes.tokens)
                 found.update((group.new[name], address) for name, address in new)
@@ -158,7 +174,7 @@ def _part_sizes(tensors: Tensors, most: Sizes, scratch: int) -> dict[str, int]:
     """The bytes of each part of the memory, for sizes up to these."""
     sizes = {"activations": scratch}
     for number, group in enumerate(tensors.groups):
-        sizes[f"caches.{number}"] = group.bytes(most.batch, most.capacity)
+        sizes[f"caches.{number}"] = group.bytes(*most.cached)
         if group.new:
             sizes[f"new.{number}"] = max(group.bytes(most.batch, n) for n in range(1, most.tokens + 1))
     return sizes | {name: most.bytes(t) for name, t in tensors.plain.items()}

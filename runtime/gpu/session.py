@@ -14,6 +14,7 @@ from trtc.runtime.bundle import EngineBundle
 from trtc.runtime.gpu.buffers import CHOSEN, TOLD, Buffers, HostBlock, Sizes, Tensors
 from trtc.runtime.gpu.caches import STEP, levels
 from trtc.runtime.gpu.device import Device
+from trtc.runtime.gpu.pages import PageTable, pages_of
 from trtc.runtime.gpu.replay import Replay
 from trtc.runtime.gpu.stream import Event, Stream
 from trtc.runtime.sampling import Best
@@ -74,7 +75,7 @@ class GPUSession:
     Batches are rounded up to a power of two, so that few graphs serve all. The caches are bound with a capacity that
     grows with the sequences, so a step's cost follows their length; where the engine gives new rows alone, they are
     placed behind the old ones, and nothing else is copied. Tokens are padded to the longest sequence, or packed in one
-    row, as the engine takes them.
+    row, as the engine takes them. Paged caches are a pool, whose pages sequences get as they grow.
 
     Args:
         stream: what everything is done on.
@@ -82,17 +83,19 @@ class GPUSession:
         chunk: new tokens of a sequence in one call at most; longer prompts take several calls. 0: as many as it takes.
         graphs: record the decode step once, and replay it.
         kept: how many decode steps of different sizes may be bound and recorded at a time.
+        pool: tokens that paged caches hold of all sequences; 0: as many as each batch may come to have.
     """
 
     def __init__(
         self, bundle: EngineBundle, stream: Stream, executor: Executor, weights: WeightsInPlace,
-        *, chunk: int = 0, graphs: bool = True, kept: int = 1,
+        *, chunk: int = 0, graphs: bool = True, kept: int = 1, pool: int = 0,
     ) -> None:   # fmt: skip
         self.device, self.stream = stream.device, stream
         self._tensors, self._limits = Tensors(bundle.ranks[0]), bundle.limits
         self._row = bundle.bounds["T"][1] if self._tensors.packed else 0   # packed tokens of one call at most
         self._executor, self._weights, self._graphs, self._kept = executor, weights, graphs, kept
         self._chunk = min(chunk or bundle.limits.max_input_len, bundle.limits.max_input_len)
+        self._pool, self._most_pages = pool, bundle.bounds["P"][1] if self._tensors.paged else 0
         self._held: Buffers | None = None
         self._replays: dict[Sizes, Replay] = {}
 
@@ -106,10 +109,13 @@ class GPUSession:
         self._levels = self._capacities(capacity)
         rounded = min(1 << (batch - 1).bit_length(), self._limits.max_batch_size)
         tokens = min(self._chunk, self._levels[-1])
-        most = self._fitting(Sizes(rounded, tokens, self._levels[-1], min(rounded * tokens, self._row)))
+        packed, pages = min(rounded * tokens, self._row), self._pages(batch, capacity)
+        most = self._fitting(Sizes(rounded, tokens, self._levels[-1], packed, pages))
         if not self._held or not self._held.hold(most, self._executor.scratch_bytes):
             self._allocate(most)
+        most = replace(most, pages=self._buffers.most.pages)   # which graphs are recorded with
         self._batch, self._most, self._turn = batch, most, 0
+        self._table = PageTable(most.batch, pages_of(self._levels[-1]), most.pages) if most.pages else None
         self._sizes = replace(most, tokens=1, capacity=self._levels[0])
         self._buffers.clear(self.stream)
 
@@ -125,6 +131,11 @@ class GPUSession:
             return levels(wanted)
         step = max(STEP, 1 << wanted.bit_length() >> 3)
         return [max(wanted, min(-(-wanted // step) * step, self._limits.max_seq_len))]
+
+    def _pages(self, batch: int, capacity: int) -> int:
+        """Pages of a pool: those of the batch's sequences, and nobody's; 0 where caches are linear."""
+        held = pages_of(self._pool) if self._pool else batch * pages_of(capacity)
+        return min(1 + held, self._most_pages)
 
     def _fitting(self, sizes: Sizes) -> Sizes:
         """The sizes, with as many new tokens as the engine takes in one call."""
@@ -210,8 +221,15 @@ class GPUSession:
         return Outcome(self, slot, sizes, lengths)
 
     def _tell(self, slot: Slot, sizes: Sizes, ids: Ints | None, lengths: Ints, past: Ints) -> None:
-        """Upload a run's inputs."""
+        """Upload a run's inputs.
+
+        Errors:
+            TrtcError: no page is left for a sequence that needs one.
+        """
         told, fed = slot.told, self._fed(lengths)
+        if self._table:
+            self._table.hold(past + lengths)
+            told.array("pages", sizes)[...] = self._table.array[: sizes.batch]
         told.array("past_lengths", sizes)[...] = 0
         told.array("past_lengths", sizes)[: self._batch] = past
         if self._row:

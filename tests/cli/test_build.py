@@ -30,7 +30,7 @@ lookup_plugin=float16 identity_plugin=float16 layernorm_plugin=float16 rmsnorm_p
 smooth_quant_gemm_plugin=float16 weight_only_quant_matmul_plugin=float16
 weight_only_groupwise_quant_matmul_plugin=float16 quantize_per_token_plugin quantize_tensor_plugin
 layernorm_quantization_plugin=float16 rmsnorm_quantization_plugin=float16
-context_fmha=enable bert_context_fmha_fp32_acc=enable remove_input_padding=enable tokens_per_block=64
+context_fmha=enable bert_context_fmha_fp32_acc=enable remove_input_padding=enable tokens_per_block=128
 use_paged_context_fmha=enable use_fp8_context_fmha=enable fuse_fp4_quant=enable multiple_profiles=enable
 paged_state=enable streamingllm=enable norm_quant_fusion=enable reduce_fusion=enable user_buffer=enable
 use_fused_mlp=enable pp_reduce_scatter=enable use_custom_all_reduce=enable multi_block_mode=enable enable_xqa=enable
@@ -82,7 +82,9 @@ def test_the_table_has_no_option_twice_and_none_that_is_not_tested() -> None:
 
 @pytest.mark.parametrize("flag", [flag for flag in FLAGS if (entry := TABLE.get(flag.partition("=")[0])) and entry.to])
 def test_what_is_mapped_is_an_option_of_compile(flag: str, trtc_: Trtc) -> None:
-    made, _, _ = answer(flag)
+    name, _, value = flag.partition("=")
+    only = TABLE[name].only
+    made, _ = translated([f"--{name}", *([value] if value else []), *(["--target", only] if only else []), "-o", "x"])
     code, out, _ = trtc_("compile", "--help")
     assert code == 0 and made[0] in out.replace(",", " ").split()
 
@@ -104,6 +106,11 @@ def test_what_is_mapped_is_an_option_of_compile(flag: str, trtc_: Trtc) -> None:
         ("--remove_input_padding=enable --target=tensorrt-rtx", ["--target", "tensorrt-rtx"]),
         ("--remove_input_padding disable --target tensorrt:11.4", ["--target", "tensorrt:11.4"]),
         ("--remove_input_padding enable", []),
+        ("--paged_kv_cache enable --target cuda:90", ["--paged-kv-cache", "--target", "cuda:90"]),
+        ("--kv_cache_type paged --tokens_per_block 64 --target cuda", ["--paged-kv-cache", "--target", "cuda"]),
+        ("--paged_kv_cache disable --target cuda", ["--target", "cuda"]),
+        ("--kv_cache_type continuous --target cuda", ["--target", "cuda"]),
+        ("--paged_kv_cache --target onnx", ["--target", "onnx"]),
     ],
 )
 def test_values(arguments: str, want: list[str]) -> None:

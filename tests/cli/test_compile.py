@@ -103,6 +103,14 @@ def test_dry_run_needs_no_tensorrt(target: str, trtc_: Trtc) -> None:
     assert inputs.startswith("inputs, B in 1..4, S in 1..64")
 
 
+def test_a_paged_cache_is_one_of_target_cuda(trtc_: Trtc) -> None:
+    code, out, err = trtc_("compile", MODEL, "--dry-run", "--paged-kv-cache", "--target", "cuda:90")
+    assert (code, err) == (0, "") and "in pages of 64 tokens" in out and "i32[B, 8]" in out
+    said = trtc_("compile", MODEL, "--dry-run", "--paged-kv-cache", *ONNX)
+    message = "a paged KV cache is asked for, but target onnx has none"
+    assert said == (2, "", f"error: {message}\n  = help: --target cuda\n")
+
+
 def test_options_of_tensorrt_are_no_other_targets(trtc_: Trtc) -> None:
     said = trtc_("compile", MODEL, "--dry-run", *ONNX, "--refit", "--workspace", "1GB")
     message = "refit, workspace: target onnx has no such option, but tensorrt and tensorrt-rtx have"

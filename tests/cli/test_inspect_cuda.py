@@ -46,3 +46,18 @@ def test_the_time_of_a_step(trtc_: Trtc, engine: Path, monkeypatch: pytest.Monke
     code, out, _ = trtc_("inspect", engine, "--times", tmp_path / "times.json")
     assert code == 0 and out.startswith("decode-1, B in 1..1, S in 1..1, M in 1..16: B = 1, S = 1, M = 16, ")
     assert _layers.RUNTIMES["cuda"] == times.__module__
+
+
+def test_a_paged_cache(trtc_: Trtc, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    limits = {"max_batch_size": 2, "max_input_len": 8, "max_seq_len": 80}
+    folder = tmp_path / "engine"
+    compile_emulated(monkeypatch, MODEL, folder, "float16", paged_kv_cache=True, **limits)
+    code, out, _ = trtc_("inspect", folder)
+    assert code == 0 and "2 heads of 32, in pages of 64 tokens: 1,792 bytes a token" in out
+    assert "inputs of rank0/plan.json, B in 1..2, S in 1..8, P in 1..5\n" in out
+    assert "  pages                      i32[B, 2]\n  layers.{0..6}.key_cache    f16[P, 2, 64, 32]\n" in out
+    assert ",page-caches{target=cuda:90}\n" in out
+    said = json.loads(trtc_("inspect", folder, "--json")[1])
+    assert said["cache"]["page"] == json.loads((folder / "engine.json").read_text())["cache"]["page"] == 64
+    install(monkeypatch)
+    assert times(EngineBundle.open(folder))["sizes"] == {"B": 1, "S": 1, "P": 2}   # a page, and nobody's

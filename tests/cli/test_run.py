@@ -133,6 +133,7 @@ def test_verbose_says_how_fast(trtc_: Trtc, engine: Path) -> None:
         (["--prompt", "H", "--threads", "0"], "error: threads is 0, but must be at least 1"),
         (["--prompt", "H", "--device", "-1"], "error: device is -1, but must be at least 0"),
         (["--prompt", "H", "--prefill-chunk", "-1"], "error: prefill_chunk is -1, but must be at least 0"),
+        (["--prompt", "H", "--kv-cache-tokens", "-1"], "error: kv_cache_tokens is -1, but must be at least 0"),
         (["--prompt", "H", "--chat"], "error: messages need a chat template, but ENGINE has none"),
         (["--prompt", "H", "--output-json", "a/b"], "error: --output-json is a/b, but a is not a folder"),
     ],

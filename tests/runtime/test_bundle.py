@@ -126,6 +126,14 @@ def test_tensors_fit_together(engine: Path, place: str, value: Any, text: str) -
     assert refusal(engine) == f"error: ENGINE/engine.json: {text}"
 
 
+def test_pages_have_a_table(engine: Path) -> None:
+    edit(engine, "cache.page", 64)
+    said = "the cache of rank 0 has pages, but no input that says which"
+    assert refusal(engine) == f"error: ENGINE/engine.json: {said}"
+    edit(engine, "cache.page", 48)
+    assert refusal(engine) == "error: ENGINE/engine.json breaks its schema at $.cache.page: 48 is not one of [64, None]"
+
+
 AGAIN = "\n  = help: the engine is damaged: copy it again, or compile it again"
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from trtc.errors import TrtcError
+
+if TYPE_CHECKING:
+    from trtc.ir.target import Target
 
 
 @dataclass(frozen=True)
@@ -17,6 +21,7 @@ class Classic:
         says: what replaced it, or what else is to be known of what it is now, in one line.
         switch: it is on where nothing, ``enable`` or ``true`` follows, and off where ``disable`` or ``false`` does.
         refused: an engine would not be what is asked for, so none is built.
+        only: the target that has it; for others it is answered by what ``says``.
         usual: values with which it asks for what trtc does anyway: nothing is said.
     """
 
@@ -24,6 +29,7 @@ class Classic:
     says: str = ""
     switch: bool = False
     refused: bool = False
+    only: str = ""
     usual: tuple[str, ...] = ()
 
 
@@ -31,7 +37,7 @@ OWN = "TensorRT's own kernels do it; --plugins adds trtc's where one helps"
 BEAMS = "the engine takes as many sequences for each of --max-batch-size; trtc run searches no beams"
 PADDED = "batches are ragged by the lengths of their sequences, which engines take as inputs"
 FUSED = "attention is one fused kernel wherever the target has one; trtc inspect --layers shows it"
-CACHE = "caches are whole buffers, updated in place; the runtime plans them"
+CACHE = "caches are whole buffers, updated in place; target cuda has paged ones"
 ONE = "an engine is for one device"
 LORA = "adapters are not built into engines: merge them into the checkpoint"
 DRAFTS = "engines do not check drafts of other models"
@@ -95,9 +101,12 @@ TABLE: Mapping[str, Classic] = {
         "auto_parallel", "world_size", "tp_size", "pp_size", "cp_size", "moe_tp_size", "moe_ep_size",
     )},
     "rank": Classic(says=ONE, refused=True, usual=("0",)),
-    **{name: Classic(says=CACHE) for name in (
-        "paged_kv_cache", "kv_cache_type", "tokens_per_block", "paged_state", "max_tokens_in_paged_kv_cache",
+    **{name: Classic(to="--paged-kv-cache", says=CACHE, switch=True, only="cuda") for name in (
+        "paged_kv_cache", "kv_cache_type",
     )},
+    "tokens_per_block": Classic(says="pages hold 64 tokens, always", usual=("64",)),
+    "max_tokens_in_paged_kv_cache": Classic(says="trtc run --kv-cache-tokens N says what the pool of pages holds"),
+    "paged_state": Classic(says=CACHE),
     "streamingllm": Classic(says="caches hold every token of a sequence", refused=True, usual=OFF),
     "max_beam_width": Classic(to="--max-beam-width", says=BEAMS, usual=("1",)),
     "use_inflight_batching": Classic(says=PADDED),
@@ -186,12 +195,12 @@ def translated(arguments: list[str]) -> tuple[list[str], list[str]]:
     by_name = {option.name: option for option in options}
     made, lines = _folders(by_name)
     if "remove_input_padding" in by_name and _is_on(by_name["remove_input_padding"]):
-        reason = _unpacked(by_name["target"].value if "target" in by_name else "")
+        reason = _unpacked(_target(by_name))
         made += [] if reason else ["--packed"]
         lines += [f"--remove_input_padding: {reason}; {PADDED}"] if reason else []
     for option in options:
         if option.name in TABLE:
-            native, line = _answer(option, TABLE[option.name])
+            native, line = _answer(_switched(option), TABLE[option.name], by_name)
             made += native
             lines += [line] if line else []
         elif option.name not in APART:
@@ -226,8 +235,21 @@ def _folders(given: Mapping[str, Given]) -> tuple[list[str], list[str]]:
     return made, lines
 
 
-def _answer(option: Given, classic: Classic) -> tuple[list[str], str]:
-    """What an option is now, and what is said of it."""
+def _switched(option: Given) -> Given:
+    """The option; as a switch, if it names a kind of cache."""
+    if option.name != "kv_cache_type":
+        return option
+    return Given(option.token, ["enable" if option.value.lower() == "paged" else "disable"])
+
+
+def _answer(option: Given, classic: Classic, given: Mapping[str, Given]) -> tuple[list[str], str]:
+    """What an option is now, and what is said of it.
+
+    Args:
+        given: all options by their names.
+    """
+    if classic.only and _is_on(option) and _target(given).name != classic.only:
+        return [], f"{option.token}: {classic.says}"
     if classic.switch:
         return ([classic.to] if _is_on(option) else []), ""
     made = [classic.to, option.value] if classic.to else []
@@ -247,14 +269,19 @@ def _is_on(option: Given) -> bool:
     return state in ON
 
 
-def _unpacked(name: str) -> str:
-    """Why a target takes no packed tokens; empty where it does."""
+def _target(given: Mapping[str, Given]) -> Target:
+    """What the engine is for."""
     from trtc.backend.backends import default_target
     from trtc.backend.targets import target
+
+    return target(given["target"].value if "target" in given else default_target())
+
+
+def _unpacked(to: Target) -> str:
+    """Why a target takes no packed tokens; empty where it does."""
     from trtc.backend.tensorrt.api import PRODUCTS, api_of
     from trtc.backend.tensorrt.options import KNOWN
 
-    to = target(name or default_target())
     if to.name not in PRODUCTS:
         return f"target {to.name} has no attention over packed tokens"
     return "".join(KNOWN["packed"].lacks(api_of(to.name, to.version))[:1])

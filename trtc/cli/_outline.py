@@ -26,6 +26,7 @@ def outline(
     per_token: int = cache["bytes_per_token"]
     sizes = " and ".join(dict.fromkeys(str(cache[key]) for key in ("head_size", "value_head_size")))
     layout = f"{cache['dtype']}, {cache['layers']} layers, {cache['kv_heads']} heads of {sizes}"
+    layout += f", in pages of {cache['page']} tokens" if cache["page"] else ""
     return [
         ("target", target),
         ("model", f"{architecture}, {parameters(graph):,} parameters, {dtype}"),

@@ -30,6 +30,9 @@ Workers = Annotated[
 Plugins = Annotated[
     bool, typer.Option("--plugins", help="Take trtc's own CUDA kernels where one helps: tensorrt 10.9 and newer.")
 ]
+Paged = Annotated[
+    bool, typer.Option("--paged-kv-cache", help="KV caches are pools of pages of 64 tokens: target cuda.")
+]
 NONE, THREADS = TensorRT(), 2
 
 
@@ -51,6 +54,7 @@ def compile(
     dry_run: DryRun = False,
     max_beam_width: MaxBeamWidth = 1,
     workers: Workers = None,
+    paged_kv_cache: Paged = False,
     tensorrt: TensorRT = NONE,
 ) -> None:
     """Compile a checkpoint to an engine."""
@@ -66,7 +70,10 @@ def compile(
     )   # fmt: skip
     observers = _observers(model, dump_ir, check)
     with explaining(explain):
-        made = plan(model, target=target, passes=passes, load=load or [], observers=observers, tensorrt=given)
+        made = plan(
+            model, target=target, passes=passes, load=load or [], observers=observers, tensorrt=given,
+            paged_kv_cache=paged_kv_cache,
+        )   # fmt: skip
     if dry_run or not output:
         print(described(made, workers or THREADS))
     else:

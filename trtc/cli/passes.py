@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, fields
+from importlib import import_module
 from inspect import getdoc
 from typing import TYPE_CHECKING, Annotated, get_type_hints
 
@@ -24,6 +25,7 @@ def passes(name: Name = "") -> None:
     from trtc.passes import PASSES, PRESETS
     from trtc.plugins import load_installed
 
+    import_module("trtc.backend.targets")   # the targets' own passes
     load_installed()
     if not name:
         print(_list())

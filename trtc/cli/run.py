@@ -41,6 +41,9 @@ Device = Annotated[int, typer.Option(metavar="N", help="The GPU, for engines tha
 PrefillChunk = Annotated[
     int, typer.Option(metavar="N", help="Prompts are run in pieces of N tokens; 0: as long as the engine takes.")
 ]
+KVCacheTokens = Annotated[
+    int, typer.Option(metavar="N", help="Tokens of all sequences that a paged cache holds; 0: what a batch may need.")
+]
 NoGraphs = Annotated[bool, typer.Option("--no-cuda-graphs", help="Launch each decode step call by call.")]
 OutputJson = Annotated[Path | None, typer.Option(metavar="FILE", help="Also write prompts and results as JSON.")]
 
@@ -55,7 +58,8 @@ def run(
     repetition_penalty: Penalty = 1.0, seed: Seed = 0, stop: Stops = None,
     logprobs: Logprobs = False, check_numerics: CheckNumerics = False,
     chat: Chat = False, threads: Threads = None,
-    device: Device = 0, prefill_chunk: PrefillChunk = 0, no_cuda_graphs: NoGraphs = False,
+    device: Device = 0, prefill_chunk: PrefillChunk = 0, kv_cache_tokens: KVCacheTokens = 0,
+    no_cuda_graphs: NoGraphs = False,
     output_json: OutputJson = None,
 ) -> None:   # fmt: skip
     """Generate text with an engine.
@@ -76,7 +80,8 @@ def run(
         "logprobs": logprobs, "check_numerics": check_numerics,
     }   # fmt: skip
     how: LoadOptions = {
-        "threads": threads, "device": device, "prefill_chunk": prefill_chunk, "cuda_graphs": not no_cuda_graphs,
+        "threads": threads, "device": device, "prefill_chunk": prefill_chunk,
+        "kv_cache_tokens": kv_cache_tokens, "cuda_graphs": not no_cuda_graphs,
     }   # fmt: skip
     with detailed("trtc.gpu", "trtc.tensorrt"):
         engine = load(engine_dir, **how)
