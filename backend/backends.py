@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
+from trtc.backend.gpu import GPU, gpus
 from trtc.errors import MissingPackage, TrtcError
 from trtc.ir.errors import nearest
 
@@ -21,7 +22,7 @@ class Backend:
         module: what holds its ``build`` and ``stored_bytes``; imported when it builds.
         extra: the extra of trtc that installs it.
         builds_with, runs_with: the modules without which it cannot build, or run; None where this release cannot.
-        needs_gpu: whether engines run on a GPU alone.
+        serves: whether engines run on GPUs of a compute capability such as ``8.9``; None where they need none.
     """
 
     name: str
@@ -29,7 +30,19 @@ class Backend:
     extra: str
     builds_with: tuple[str, ...]
     runs_with: tuple[str, ...] | None
-    needs_gpu: bool
+    serves: Callable[[str], bool] | None
+
+    def why_not_run(self, found: Sequence[GPU]) -> str:
+        """Why a machine with these GPUs cannot run its engines; empty where it can. They run on the first."""
+        if self.runs_with is None:
+            return "not in this release"
+        if lacks := self.lacks_to_run:
+            return f"{lacks[0]} is missing"
+        if self.serves and not found:
+            return "there is no GPU"
+        if self.serves and not self.serves(found[0].capability):
+            return f"{found[0].name} has compute capability {found[0].capability}, which it does not serve"
+        return ""
 
     @property
     def lacks_to_build(self) -> list[str]:
@@ -67,21 +80,28 @@ def _found(module: str) -> bool:
 
 
 CUDA = "cuda.bindings"   # the calls of NVIDIA's driver
+RTX = ("7.5", "8.6", "8.9", "12.0", "12.1")   # compute capabilities of GeForce RTX and RTX PRO
+
+
+def _has_kernels(capability: str) -> bool:
+    return import_module("trtc.backend.cuda.target").architecture(capability) is not None
+
 
 BACKENDS: Mapping[str, Backend] = {
     b.name: b
     for b in (
-        Backend("onnx", "trtc.backend.onnx.build", "onnx", ("onnx",), ("onnxruntime",), needs_gpu=False),
-        Backend(
-            "tensorrt", "trtc.backend.tensorrt.build", "tensorrt", ("tensorrt",), ("tensorrt", CUDA), needs_gpu=True
-        ),
         Backend(
             "tensorrt-rtx", "trtc.backend.tensorrt.build", "rtx", ("tensorrt_rtx_bindings", "tensorrt_rtx_libs"),
-            ("tensorrt_rtx_bindings", CUDA), needs_gpu=True,
+            ("tensorrt_rtx_bindings", CUDA), RTX.__contains__,
         ),
-        Backend("cuda", "trtc.backend.cuda.build", "cuda", ("cuda.bindings",), (CUDA,), needs_gpu=True),
+        Backend(
+            "tensorrt", "trtc.backend.tensorrt.build", "tensorrt", ("tensorrt",), ("tensorrt", CUDA), lambda _: True
+        ),
+        Backend("cuda", "trtc.backend.cuda.build", "cuda", (CUDA,), (CUDA,), _has_kernels),
+        Backend("onnx", "trtc.backend.onnx.build", "onnx", ("onnx",), ("onnxruntime",), None),
     )
 }
+"""The best first, where a machine has several."""
 
 
 def backend(name: str) -> Backend:
@@ -91,9 +111,14 @@ def backend(name: str) -> Backend:
     return BACKENDS[name]
 
 
+def best(found: Sequence[GPU]) -> str | None:
+    """The best target that a machine with these GPUs can both build and run."""
+    fit = (b.name for b in BACKENDS.values() if not b.lacks_to_build and not b.why_not_run(found))
+    return next(fit, None)
+
+
 def default_target() -> str:
     """The best target that this machine can both build and run."""
-    for known in BACKENDS.values():
-        if known.runs_with and not known.needs_gpu and not known.lacks_to_build and not known.lacks_to_run:
-            return known.name
+    if name := best(gpus()):
+        return name
     raise TrtcError("no target can be built and run here", "help: pip install 'trtc[onnx]'; `trtc doctor` says more")

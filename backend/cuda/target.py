@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
-from typing import Any
 
 from trtc.backend.cuda.pages import PageCaches
 from trtc.backend.cuda.rules import STAGES
+from trtc.backend.gpu import gpus
 from trtc.backend.kernels import ARCHITECTURES, KERNELS, Kernel, find
 from trtc.backend.kernels.attention import LARGEST
 from trtc.ir import ops as ir
@@ -25,15 +24,15 @@ def cuda(wanted: str) -> Target:
 
     Where none is stated, it is that of this machine's first GPU, or 90.
     """
-    architecture = wanted or str(installed() or USUAL)
+    chosen = wanted or str(installed() or USUAL)
     known = ", ".join(map(str, ARCHITECTURES))
-    if architecture not in map(str, ARCHITECTURES):
-        raise IRError(f"the architecture of target cuda is {architecture}, but must be one of {known}")
+    if chosen not in map(str, ARCHITECTURES):
+        raise IRError(f"the architecture of target cuda is {chosen}, but must be one of {known}")
     return Target(
         name="cuda",
-        version=architecture,
+        version=chosen,
         summary="CUDA kernels and cuBLASLt in one launch plan: built on any machine, run on NVIDIA GPUs.",
-        native=native(int(architecture)),
+        native=native(int(chosen)),
         plugins=STAGES,
         prepare=(f"choose-next{{count={CANDIDATES}}}", f"pad-caches{{multiple=1 widest={LARGEST}}}"),
         paged=PageCaches.name,
@@ -59,19 +58,12 @@ def _product(op: ir.Linear) -> str | None:
 
 def installed() -> int | None:
     """The architecture to compile for this machine's first GPU; None where there is none that is served."""
-    try:
-        driver: Any = import_module("cuda.bindings.driver")
-        if int(driver.cuInit(0)[0]):
-            return None
-        kinds = driver.CUdevice_attribute
-        major, minor = (
-            int(driver.cuDeviceGetAttribute(kind, 0)[1])
-            for kind in (
-                kinds.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, kinds.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
-            )
-        )   # fmt: skip
-    except (ImportError, RuntimeError):   # no bindings; bindings that find no driver
-        return None
+    return next((architecture(gpu.capability) for gpu in gpus()), None)
+
+
+def architecture(capability: str) -> int | None:
+    """The one whose machine code runs on GPUs of a compute capability such as ``8.7``; None where none does."""
+    major, minor = map(int, capability.split("."))
     fitting = [a for a in ARCHITECTURES if a // 10 == major and a % 10 <= minor]
     return max(fitting, default=None)
 

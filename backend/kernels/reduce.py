@@ -5,12 +5,11 @@ from __future__ import annotations
 from trtc.backend.kernels.kernel import kernel
 from trtc.backend.kernels.launch import Launch, Pointer, Scalar, ceildiv, count, operand, product, result
 from trtc.backend.kernels.pointwise import C_TYPES
-from trtc.backend.kernels.rules import fixed, last_axis, rows
+from trtc.backend.kernels.rules import fixed, last_axis, rows, threads, vector
 from trtc.ir.ops import ReduceMax, ReduceMean, ReduceSum, Softmax, TopK
 from trtc.ir.ops.reduce import Reduce
 
 WARPS = 8
-PART = 4096   # elements of a row that one block looks through for the greatest
 MOST = 1024   # greatest elements of a row
 
 
@@ -54,15 +53,20 @@ def _ranked(op: TopK) -> str | None:
 
 @kernel("top_k.cu", _ranked)
 def top_k(op: TopK) -> Launch:
-    """Blocks share a row; the last of them ranks what they found."""
+    """Blocks share a row; the last of them ranks what they kept."""
     width, many = fixed(op.x.shape[-1]), product(*rows(op.x.type))
-    part = PART if op.k < PART // 4 else 4 * PART
-    parts = -(-width // part)
+    own = -(-2 * op.k // 1024)   # groups of a thread: twice as many as picks in all
+    block, step = threads(max(128, -(-2 * op.k // own))), vector(op.x.dtype, width)
+    least, most = max(own, step), 32 if block <= 256 else 16   # elements of a thread, in registers
+    each = min(most, least * -(-width // (block * least)))
+    parts = -(-width // (block * each))
     defines = {
-        "T": op.x.dtype.name, "WIDTH": width, "PICKS": op.k, "PART": part, "PARTS": parts, "THREADS": 256,
+        "T": op.x.dtype.name, "WIDTH": width, "VECTOR": step, "PICKS": op.k, "EACH": each, "OWN": own, "PARTS": parts,
+        "THREADS": block,
     }   # fmt: skip
     arguments = (operand("x"), result(), Pointer("workspace"), Pointer("counters"))
     return Launch(
-        "top_k", defines, (parts, many, 1), (256, 1, 1), arguments,
-        workspace_bytes=product(many, 8 * parts * op.k), counter_bytes=product(many, 4),
+        "top_k", defines, (parts, many, 1), (block, 1, 1), arguments,
+        shared_bytes=8 * (block * own + op.k * each // own),
+        workspace_bytes=product(many, 8 * parts * block * own), counter_bytes=product(many, 4),
     )   # fmt: skip

@@ -1,105 +1,131 @@
 // Where the PICKS greatest elements of each row of WIDTH stand, the greatest first; of equal ones the first. PARTS blocks
-// a row, each with PART elements; the last that is done ranks what they found.
+// a row, each with CHUNK elements; the last that is done ranks what they kept.
 //
-// An element and its place are one key of 64 bits, all different: the greater key is the one to be named first. So the
-// number of greater keys is an element's rank, and a threshold that as many keys pass as are wanted is found bit by bit.
+// An element and its place are one key of 64 bits, all different: the greater key is to be named first. Of GROUPS keys,
+// each the greatest of its group, the PICKS greatest are found by comparing each with each. The least of them is a
+// threshold that PICKS keys reach at least, from PICKS groups at most. GROUPS is twice PICKS or more: little more than
+// PICKS keys are left of a row in random order, half of them in the worst, and they go through the same again until each
+// is a group of its own. In which order they are kept does not matter.
 #include "common.cuh"
 
-constexpr int FOUND = PARTS * PICKS;
+constexpr int CHUNK = THREADS * EACH, GROUPS = THREADS * OWN, FOUND = PARTS * GROUPS;   // OWN: groups of a thread
+constexpr int BLOCKS = THREADS < 512 ? 512 / THREADS : 1;   // of a multiprocessor
 
 __device__ __forceinline__ u64 key_of(float x, int at) {
     const u32 bits = __float_as_uint(x + 0.0f), ordered = bits >> 31 ? ~bits : bits | 0x80000000u;
     return (u64)(x == x ? ordered : 0u) << 32 | (u32)~at;
 }
 
-// The sum over the block, in every thread.
-__device__ __forceinline__ int total_of(int x) {
-    __shared__ int part[THREADS / 32];
-#pragma unroll
-    for (int step = 16; step; step /= 2) x += __shfl_xor_sync(~0u, x, step);
-    __syncthreads();
-    if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = x;
-    __syncthreads();
-    int total = 0;
-#pragma unroll
-    for (int w = 0; w < THREADS / 32; ++w) total += part[w];
-    return total;
+__device__ __forceinline__ int rank_of(u64 key, const u64* keys, int count) {
+    int rank = 0;
+#pragma unroll 8
+    for (int i = 0; i < count; ++i) rank += keys[i] > key;
+    return rank;
 }
 
-// The greatest threshold that ``wanted`` keys reach; every thread holds EACH of them, absent ones 0.
-template <int EACH> __device__ __forceinline__ u64 threshold_of(const u64 (&keys)[EACH], int wanted) {
-    u64 threshold = 0;
-    for (int bit = 63; bit >= 0; --bit) {
-        const u64 higher = threshold | 1ull << bit;
-        int reach = 0;
+// The least key that may be among the PICKS greatest of the block's, of which each thread holds EACH; absent ones are 0.
+__device__ __forceinline__ u64 threshold_of(const u64 (&keys)[EACH]) {
+    alignas(16) __shared__ u64 greatest[GROUPS];
+    __shared__ u64 threshold;
+    u64 mine[OWN] = {};
 #pragma unroll
-        for (int i = 0; i < EACH; ++i) reach += keys[i] >= higher;
-        reach = total_of(reach);
-        if (reach >= wanted) threshold = higher;
-        if (reach == wanted) break;
+    for (int i = 0; i < EACH; ++i) mine[i % OWN] = keys[i] > mine[i % OWN] ? keys[i] : mine[i % OWN];
+    if (threadIdx.x == 0) threshold = 1;
+#pragma unroll
+    for (int i = 0; i < OWN; ++i) greatest[i * THREADS + threadIdx.x] = mine[i];
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < OWN; ++i) {
+        if (rank_of(mine[i], greatest, GROUPS) == PICKS - 1 && mine[i]) threshold = mine[i];
     }
+    __syncthreads();
     return threshold;
 }
 
-// The keys that reach the threshold, in any order but always the same one.
-template <int EACH> __device__ __forceinline__ void gather(const u64 (&keys)[EACH], u64 threshold, u64* to, int most) {
-    __shared__ int before[THREADS];
-    int mine = 0;
-#pragma unroll
-    for (int i = 0; i < EACH; ++i) mine += keys[i] >= threshold && keys[i];
-    __syncthreads();
-    before[threadIdx.x] = mine;
-    __syncthreads();
-    int at = 0;
-    for (int t = 0; t < threadIdx.x; ++t) at += before[t];
-#pragma unroll
-    for (int i = 0; i < EACH; ++i) {
-        if (keys[i] >= threshold && keys[i] && at < most) __stcg(to + at++, keys[i]);
-    }
-}
+// Keys in shared memory, at most GROUPS of them between calls.
+struct Kept {
+    u64* keys;
+    int& count;
 
-extern "C" __global__ void __launch_bounds__(THREADS) top_k(const T* x, int* y, u64* workspace, u32* counters) {
+    __device__ __forceinline__ void add(u64 (&more)[EACH]) const {
+        while (append(more) > GROUPS) {
+#pragma unroll
+            for (int i = 0; i < EACH; ++i) {
+                const int at = i * THREADS + threadIdx.x;
+                more[i] = at < count ? keys[at] : 0;
+            }
+            __syncthreads();
+            if (threadIdx.x == 0) count = 0;
+        }
+    }
+
+    __device__ __forceinline__ int append(const u64 (&more)[EACH]) const {
+        const u64 threshold = threshold_of(more);
+        int mine = 0;
+#pragma unroll
+        for (int i = 0; i < EACH; ++i) mine += more[i] >= threshold;
+        int sum = mine, first = 0;   // of the warp's threads up to this one; where the warp's keys go
+#pragma unroll
+        for (int step = 1; step < 32; step *= 2) {
+            const int other = __shfl_up_sync(~0u, sum, step);
+            if (threadIdx.x % 32 >= step) sum += other;
+        }
+        if (threadIdx.x % 32 == 31) first = atomicAdd(&count, sum);
+        int at = __shfl_sync(~0u, first, 31) + sum - mine;
+#pragma unroll
+        for (int i = 0; i < EACH; ++i) {
+            if (more[i] >= threshold) keys[at++] = more[i];
+        }
+        __syncthreads();
+        return count;
+    }
+};
+
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) top_k(const T* x, int* y, u64* workspace, u32* counters) {
     let_next_start();
     wait_for_previous();
-    constexpr int EACH = (PART + THREADS - 1) / THREADS, LAST = (FOUND + THREADS - 1) / THREADS;
-    __shared__ u64 best[PICKS];
+    extern __shared__ char memory[];
+    __shared__ int count;
     __shared__ bool last;
-    const int row = blockIdx.y, first = blockIdx.x * PART, end = min(WIDTH, first + PART);
-    u64* found = workspace + (u64)row * FOUND;
+    const Kept kept{reinterpret_cast<u64*>(memory), count};
+    const int row = blockIdx.y;
     u64 keys[EACH];
+    if (threadIdx.x == 0) count = 0;
 #pragma unroll
-    for (int i = 0; i < EACH; ++i) {
-        const int at = first + i * THREADS + threadIdx.x;
-        keys[i] = at < end ? key_of(wide(x[(u64)row * WIDTH + at]), at) : 0;
-    }
-    const int here = min(PICKS, end - first);
-    for (int i = here + threadIdx.x; i < PICKS; i += THREADS) __stcg(found + blockIdx.x * PICKS + i, 0ull);
-    gather(keys, threshold_of(keys, here), found + blockIdx.x * PICKS, here);
-    __threadfence();
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        last = atomicAdd(counters + row, 1) == PARTS - 1;
-        if (last) counters[row] = 0;   // as every launch finds it
-    }
-    __syncthreads();
-    if (!last) return;
-    __threadfence();
-    u64 ranked[LAST];
+    for (int i = 0; i < EACH; i += VECTOR) {
+        const int at = blockIdx.x * CHUNK + i * THREADS + threadIdx.x * VECTOR;
+        Pack<T, VECTOR> a{};
+        if (at < WIDTH) a = load<T, VECTOR>(x + (u64)row * WIDTH + at);
 #pragma unroll
-    for (int i = 0; i < LAST; ++i) {
-        const int at = i * THREADS + threadIdx.x;
-        ranked[i] = at < FOUND ? __ldcg(found + at) : 0;
+        for (int j = 0; j < VECTOR; ++j) keys[i + j] = at < WIDTH ? key_of(a[j], at + j) : 0;
     }
-    const u64 threshold = threshold_of(ranked, PICKS);
-    __syncthreads();
-    gather(ranked, threshold, found, PICKS);   // over what every thread holds by now
-    __threadfence();
-    __syncthreads();
-    for (int i = threadIdx.x; i < PICKS; i += THREADS) best[i] = __ldcg(found + i);
-    __syncthreads();
-    for (int i = threadIdx.x; i < PICKS; i += THREADS) {
-        int rank = 0;
-        for (int j = 0; j < PICKS; ++j) rank += best[j] > best[i];
-        y[(u64)row * PICKS + rank] = (int)~(u32)best[i];
+    kept.add(keys);
+    if (PARTS > 1) {
+        u64* found = workspace + (u64)row * FOUND;
+        for (int i = threadIdx.x; i < GROUPS; i += THREADS) {
+            __stcg(found + blockIdx.x * GROUPS + i, i < count ? kept.keys[i] : 0ull);
+        }
+        __threadfence();
+        __syncthreads();
+        if (threadIdx.x == 0) {
+            last = atomicAdd(counters + row, 1) == PARTS - 1;
+            if (last) counters[row] = 0;   // as every launch finds it
+            count = 0;
+        }
+        __syncthreads();
+        if (!last) return;
+        __threadfence();
+        for (int first = 0; first < FOUND; first += CHUNK) {
+#pragma unroll
+            for (int i = 0; i < EACH; ++i) {
+                const int at = first + i * THREADS + threadIdx.x;
+                keys[i] = at < FOUND ? __ldcg(found + at) : 0;
+            }
+            kept.add(keys);
+        }
+    }
+    for (int i = threadIdx.x; i < count; i += THREADS) {
+        const int rank = rank_of(kept.keys[i], kept.keys, count);
+        if (rank < PICKS) y[(u64)row * PICKS + rank] = (int)~(u32)kept.keys[i];
     }
 }

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeAlias
 
+from trtc.backend.integers import integers
 from trtc.backend.kernels.ops import FusedLinear
 from trtc.backend.tensorrt.api import Api
 from trtc.backend.tensorrt.plugins import is_kernels, refuses
 from trtc.ir.graph import Graph
 from trtc.ir.op import Op, Value
-from trtc.ir.ops import Cast, Concat, Linear, Mul, Reshape
+from trtc.ir.ops import Cast, Concat, Linear, Reshape, Slice, Transpose
 from trtc.ir.types import i8, interval
 from trtc.passes.rewrite import Skip
 
@@ -29,15 +30,19 @@ def plugin_rules(api: Api, wanted: bool) -> tuple[Rule, ...]:
 
     def integer_linear(op: Linear, graph: Graph) -> Value | Skip | None:
         """linear(x, q * scale of each row)  ->  fused_linear(x, q, scale), of 8-bit integers"""
-        if not graph.is_constant(op.weight) or (found := by_rows(op.weight)) is None:
+        found = integers(op.weight) if graph.is_constant(op.weight) else None
+        if found is None or found.bits != 8:
             return None
-        q, scales = found
+        rows, columns = found.sizes
+        if found.block != (1, columns):
+            return Skip(f"a scale is of {found.block[0]} rows and {found.block[1]} columns, but must be of a row")
+        scales = _stored(found.scale)
         if scales.dtype != op.x.dtype:
             return Skip(f"the weight has scales of {scales.dtype}, but must have {op.x.dtype} ones, as x")
-        rows = _most_rows(op.x, graph)
-        if rows > ROWS:
-            return Skip(f"x has up to {rows} rows, but the kernel is quick for {ROWS} at most")
-        made = FusedLinear(op.x, q, scales, op.bias)
+        most = _most_rows(op.x, graph)
+        if most > ROWS:
+            return Skip(f"x has up to {most} rows, but the kernel is quick for {ROWS} at most")
+        made = FusedLinear(op.x, Cast(found.q, i8), Reshape(scales, (rows,)), op.bias)
         return Skip(why) if (why := refuses(made, api)) else made
 
     def others(op: Op) -> Skip | None:
@@ -47,24 +52,18 @@ def plugin_rules(api: Api, wanted: bool) -> tuple[Rule, ...]:
     return (*((integer_linear,) if wanted else ()), others)
 
 
-def by_rows(weight: Value) -> tuple[Value, Value] | None:
-    """i8[N, K] and a scale for each row, float[N] as it is stored, of an expression that multiplies them."""
-    match weight:
+def _stored(scales: Value) -> Value:
+    """Scales before they were widened."""
+    match scales:
         case Cast(x) if x.dtype.is_float:
-            return by_rows(x)
-        case Concat(parts, 0) if weight.type.rank == 2:
-            found = [pair for part in parts if (pair := by_rows(part))]
-            same = len(found) == len(parts) and len({scale.dtype for _, scale in found}) == 1
-            return (Concat(tuple(q for q, _ in found), 0), Concat(tuple(s for _, s in found), 0)) if same else None
-        case Mul(Cast(q), scale) if q.dtype == i8 and weight.shape == q.shape and scale.shape == (q.shape[0], 1):
-            return q, Reshape(_stored(scale), (q.shape[0],))
+            return _stored(x)
+        case Reshape(x) | Slice(x) | Transpose(x):
+            return scales.with_attributes(x=_stored(x))
+        case Concat(parts, axis):
+            narrow = tuple(map(_stored, parts))
+            return Concat(narrow, axis) if len({part.dtype for part in narrow}) == 1 else scales
         case _:
-            return None
-
-
-def _stored(scale: Value) -> Value:
-    """A scale before it was widened or put into another shape."""
-    return _stored(scale.x) if isinstance(scale, Cast | Reshape) else scale
+            return scales
 
 
 def _most_rows(x: Value, graph: Graph) -> int:

@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from trtc.cli._gpu import gpus
+from trtc.backend.gpu import gpus
 from trtc.cli._table import table
 from trtc.errors import TrtcError
 

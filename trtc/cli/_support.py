@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trtc.cli._gpu import GPU, gpus
+from trtc.backend.gpu import GPU, gpus
 
 if TYPE_CHECKING:
     from trtc.backend.backends import Backend
@@ -39,15 +39,10 @@ def support() -> tuple[list[Support], list[GPU]]:
     from trtc.backend.backends import BACKENDS
 
     found = gpus()
-    return [_support(b, bool(found)) for b in BACKENDS.values()], found
+    return [_support(b, found) for b in BACKENDS.values()], found
 
 
-def _support(b: Backend, has_gpu: bool) -> Support:
+def _support(b: Backend, found: list[GPU]) -> Support:
     to_build, to_run = b.lacks_to_build, b.lacks_to_run
-    if b.runs_with is None:
-        why_no_run = "not in this release"
-    elif to_run:
-        why_no_run = f"{to_run[0]} is missing"
-    else:
-        why_no_run = "" if has_gpu or not b.needs_gpu else "there is no GPU"
-    return Support(b.name, b.extra, f"{to_build[0]} is missing" if to_build else "", why_no_run, (*to_build, *to_run))
+    why_no_build = f"{to_build[0]} is missing" if to_build else ""
+    return Support(b.name, b.extra, why_no_build, b.why_not_run(found), (*to_build, *to_run))

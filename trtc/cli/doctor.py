@@ -20,7 +20,7 @@ def doctor(as_json: options.Json = False) -> None:
 
 
 def _findings() -> dict[str, Any]:
-    from trtc.backend.backends import BACKENDS
+    from trtc.backend.backends import BACKENDS, best
     from trtc.cli._support import support
 
     targets, gpus = support()
@@ -34,6 +34,7 @@ def _findings() -> dict[str, Any]:
         "gpus": [vars(gpu) for gpu in gpus],
         "packages": _versions(list(modules)),
         "targets": {s.name: {"builds": s.builds, "runs": s.runs} for s in targets},
+        "default": best(gpus),
         "install": f"pip install 'trtc[{','.join(extras)}]'" if extras else None,
     }
 
@@ -53,5 +54,6 @@ def _text(found: dict[str, Any]) -> str:
         machine, *(gpus or ["no GPU"]), "",
         table([("package", "version"), *packages]), "",
         table([("target", "builds here", "runs here"), *targets]), "",
+        f"without --target: {found['default'] or 'none'}", "",
         found["install"] or "nothing is missing",
     ])   # fmt: skip

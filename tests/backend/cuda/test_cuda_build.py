@@ -6,7 +6,6 @@ import json
 import re
 from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from trtc.backend.backends import backend
 from trtc.backend.cuda import target as cuda_target
 from trtc.backend.cuda.build import stored_bytes
 from trtc.backend.cuda.plan import plan_of
+from trtc.backend.gpu import GPU
 from trtc.backend.kernels.nvrtc import compile_source
 from trtc.backend.targets import target
 from trtc.compiler import plan, read_model
@@ -115,22 +115,12 @@ def test_targets_are_architectures() -> None:
 
 
 @pytest.mark.parametrize(("capability", "found"), [
-    ((9, 0), 90), ((8, 7), 86), ((8, 9), 89), ((12, 1), 120), ((7, 5), None), ((10, 0), None), (None, None),
+    ("9.0", 90), ("8.7", 86), ("8.9", 89), ("12.1", 120), ("7.5", None), ("10.0", None), ("", None),
 ])   # fmt: skip
 def test_the_architecture_is_that_of_the_gpu(
-    capability: tuple[int, int] | None, found: int | None, monkeypatch: pytest.MonkeyPatch
+    capability: str, found: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kinds = SimpleNamespace(
-        CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR=0, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR=1
-    )
-    driver = SimpleNamespace(
-        CUdevice_attribute=kinds, cuInit=lambda _: (0 if capability else 100,),   # pyright: ignore[reportUnknownLambdaType]
-        cuDeviceGetAttribute=lambda kind, _: (0, capability and capability[kind]),   # pyright: ignore
-    )   # fmt: skip
-
-    def imported(_: str) -> SimpleNamespace:
-        return driver
-
-    monkeypatch.setattr(cuda_target, "import_module", imported)
+    made = [GPU("GPU", capability, 1 << 34, 1e12, 1e14)] if capability else []
+    monkeypatch.setattr(cuda_target, "gpus", lambda: made)
     assert cuda_target.installed() == found
     assert target("cuda").version == str(found or 90)

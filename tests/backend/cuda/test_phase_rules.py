@@ -152,3 +152,25 @@ graph @g(%x: f32[B, 8], %y: f32[B, 8]) where B in 1..4 {{
     for stage in STAGES:
         graph = apply(graph, stage, "phase")
     assert [op.name for op in graph.ops if op.name not in ("input", "weight")] == [f"cuda.add_{norm}", "result"]
+
+
+@pytest.mark.parametrize(("stored", "k", "ops"), [
+    ("bf16", 2, ["cast", "top_k"]), ("f16", 1, ["cast", "cuda.argmax", "reshape"]), ("i32", 2, ["cast", "top_k"]),
+])   # fmt: skip
+def test_the_greatest_are_looked_for_in_16_bits(stored: str, k: int, ops: list[str]) -> None:
+    graph = parse(f"""trtc ir 1
+graph @g(%x: {stored}[B, 8]) where B in 1..4 {{
+  %logits = cast %x {{to = f32}} : f32[B, 8]
+  %ids = top_k %logits {{k = {k}}} : i32[B, {k}]
+  return ids = %ids, logits = %logits
+}}""")
+    tensors = sample(graph, 1, sizes={"B": 4})
+    want = graph.evaluate(tensors)
+    for stage in STAGES:
+        graph = apply(graph, stage, "phase")
+    found = [op for op in graph.ops if op.name != "input"]
+    assert sorted(op.name for op in found) == ops
+    reader = next(op for op in found if op.name in ("top_k", "cuda.argmax"))
+    assert str(reader.operands["x"].dtype) == ("f32" if stored == "i32" else stored)
+    for name, array in graph.evaluate(tensors).items():
+        np.testing.assert_array_equal(array, want[name])

@@ -13,7 +13,7 @@ from quantizers import SCHEMES, Scheme, compressed, quantise
 
 from trtc.backend.cuda.plan import Plan, plan_of
 from trtc.backend.cuda.simulate import Simulator
-from trtc.backend.cuda.weight_only import integers
+from trtc.backend.integers import integers
 from trtc.compiler import plan, read_model
 from trtc.ir.materialize import materialize
 from trtc.ir.ops import Linear

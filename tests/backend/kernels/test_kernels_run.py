@@ -22,8 +22,8 @@ from trtc.backend import kernels as package
 from trtc.backend.kernels import KERNELS
 from trtc.backend.kernels.ops import PrefillAttention
 from trtc.ir.op import Array
-from trtc.ir.ops import Input
-from trtc.ir.types import DType, bf16, i32
+from trtc.ir.ops import Input, TopK
+from trtc.ir.types import DType, bf16, f16, f32, i32
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler, g++")
 OURS = Path(package.__file__).parent
@@ -97,6 +97,34 @@ def test_a_tile_that_is_read_too_early_is_found(left_out: str, tmp_path: Path) -
     except AssertionError:
         return   # the order of threads matters
     assert share_of_tolerance(case, got, case.evaluate(precise=True)) > 1
+
+
+def hard_rows(width: int, k: int) -> Array:
+    """f32[10, width]: equal elements, sorted ones, infinities, NaN; the greatest spread over a block, and close by."""
+    rng, up = np.random.default_rng(width), np.arange(width, dtype=np.float32)
+    near = np.float32(1) + rng.integers(0, 40, width).astype(np.float32) / 128   # one exponent, many equal
+    nan, lowest = (np.where(rng.random(width) < share, bad, near) for share, bad in ((0.99, np.nan), (0.7, -np.inf)))
+    few = np.full(width, np.nan, np.float32)
+    few[rng.integers(0, width, max(1, k // 2))] = -np.inf
+    zeros = np.where(rng.random(width) < 0.5, np.float32(0), np.float32(-0.0))
+    threads = -(up // 4 % 128)   # half of the threads of 128 have all that is great
+    alike = (np.full(width, x, np.float32) for x in (3, -np.inf))
+    return np.stack([*alike, up, -up, near, nan, lowest, few, zeros, threads])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "width", "k"),
+    [
+        (f32, 4096, 64), (f32, 4348, 64), (bf16, 8200, 64), (f32, 12288, 2), (f16, 64, 64), (f32, 4097, 63),
+        (f32, 9000, 1024), (bf16, 33000, 1024), (f32, 20000, 300),
+    ],
+)   # fmt: skip
+def test_the_greatest_of_hard_rows(dtype: DType, width: int, k: int, tmp_path: Path) -> None:
+    """About the borders of blocks, where few rounds do not tell the greatest apart."""
+    x = hard_rows(width, k).astype(dtype.numpy)
+    case = Case(TopK(Input("x", dtype["B", width]), k), {"B": len(x)}, {"x": x})
+    (got,) = emulator.run(next(kernel for kernel in serving(case, 90) if kernel.name == "top_k"), case, tmp_path)
+    np.testing.assert_array_equal(got, np.argsort(-x.astype(np.float64), axis=1, kind="stable")[:, :k])
 
 
 @pytest.mark.parametrize(("name", "dtype", "seed"), CASES, ids=lambda x: str(x))

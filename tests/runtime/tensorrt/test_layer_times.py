@@ -13,8 +13,8 @@ from fake_cuda import FakeDriver
 from fake_tensorrt import FakeContext, FakeEngine, FakeModule, compile_plan
 
 import trtc
+from trtc.backend.gpu import GPU
 from trtc.cli import _layers
-from trtc.cli._gpu import GPU
 from trtc.cli._graphs import engine_graph
 from trtc.errors import TrtcError
 from trtc.runtime.gpu.device import Device, open_device
