@@ -32,7 +32,7 @@ PIPELINES = (
     "fold-masks", "fuse-layer-norm",
     "widen{narrow=f16}", "widen{narrow=bf16}", "legalize{target=testing-primitives}", "rewrite-plugins{target=testing}",
     "specialize{size=B value=2}", "choose-next{count=3}", "split-attention",
-    "pack-inputs", "pad-caches{multiple=8 widest=256}",
+    "pack-inputs", "pad-caches{multiple=8 widest=256}", "page-caches{target=cuda:90}",
 )   # fmt: skip
 """Every pass, as a pipeline of it alone."""
 

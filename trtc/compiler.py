@@ -162,17 +162,12 @@ def compile(
     path: str | Path,
     out: str | Path,
     *,
-    target: str = "",
-    dtype: str = "",
+    target: str = "", dtype: str = "",
     max_batch_size: int = 8, max_input_len: int = 0, max_seq_len: int = 0,
-    passes: str = "fuse",
-    load: Sequence[str | Path] = (),
-    all_logits: bool = False,
-    observers: Iterable[Observer] = (),
-    threads: int = 2,
-    progress: Progress = silent,
+    passes: str = "fuse", load: Sequence[str | Path] = (),
+    all_logits: bool = False, paged_kv_cache: bool = False,
+    observers: Iterable[Observer] = (), threads: int = 2, progress: Progress = silent,
     tensorrt: Options | None = None,
-    paged_kv_cache: bool = False,
 ) -> EngineBundle:   # fmt: skip
     """Compile a checkpoint to an engine bundle.
 
@@ -187,11 +182,11 @@ def compile(
         passes: the pipeline before the target's own passes, which always follow it.
         load: Python files whose passes the pipeline may name.
         all_logits: give the logits of every token instead of the last of each sequence.
+        paged_kv_cache: the KV cache is a pool of pages, which sequences get as they grow: target cuda.
         observers: told of each pass as it has run.
         threads: constants that are materialised at a time.
         progress: told of phases and bytes.
         tensorrt: what TensorRT's builder is told.
-        paged_kv_cache: the KV cache is a pool of pages, which sequences get as they grow: target cuda.
     Errors: a TrtcError where the checkpoint, an option or this machine refuses; nothing half-written stays.
     """
     model = read_model(

@@ -40,7 +40,7 @@ class PageCaches(Pass, name="page-caches"):
     def run(self, graph: Graph) -> Graph:
         graph = apply(graph, [prefill_attention], self.name)
         caches = [i for i in graph.inputs if i in graph.aliases.values()]
-        if not caches:
+        if not caches or any(i.key == "pages" for i in graph.inputs):
             return graph
         for op in _readers(graph, caches):
             if not isinstance(op, RopeAndAppend | PrefillAttention):

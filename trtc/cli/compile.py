@@ -47,16 +47,13 @@ def compile(
     max_seq_len: options.MaxSeqLen = 0,
     passes: options.Passes = "fuse",
     load: options.Load = None,
-    all_logits: options.AllLogits = False,
+    all_logits: options.AllLogits = False, paged_kv_cache: Paged = False,
     dump_ir: DumpIR = None,
-    check: options.Check = False,
-    explain: options.Explain = False,
-    dry_run: DryRun = False,
+    check: options.Check = False, explain: options.Explain = False, dry_run: DryRun = False,
     max_beam_width: MaxBeamWidth = 1,
     workers: Workers = None,
-    paged_kv_cache: Paged = False,
     tensorrt: TensorRT = NONE,
-) -> None:
+) -> None:   # fmt: skip
     """Compile a checkpoint to an engine."""
     from trtc.compiler import plan, read_model
 
@@ -68,11 +65,10 @@ def compile(
         model_dir, dtype=dtype, max_batch_size=max_batch_size * max_beam_width, max_input_len=max_input_len,
         max_seq_len=max_seq_len, all_logits=all_logits,
     )   # fmt: skip
-    observers = _observers(model, dump_ir, check)
     with explaining(explain):
         made = plan(
-            model, target=target, passes=passes, load=load or [], observers=observers, tensorrt=given,
-            paged_kv_cache=paged_kv_cache,
+            model, target=target, passes=passes, load=load or [], observers=_observers(model, dump_ir, check),
+            tensorrt=given, paged_kv_cache=paged_kv_cache,
         )   # fmt: skip
     if dry_run or not output:
         print(described(made, workers or THREADS))

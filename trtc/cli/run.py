@@ -57,10 +57,8 @@ def run(
     temperature: Temperature = 0.0, top_k: TopK = 0, top_p: TopP = 1.0,
     repetition_penalty: Penalty = 1.0, seed: Seed = 0, stop: Stops = None,
     logprobs: Logprobs = False, check_numerics: CheckNumerics = False,
-    chat: Chat = False, threads: Threads = None,
-    device: Device = 0, prefill_chunk: PrefillChunk = 0, kv_cache_tokens: KVCacheTokens = 0,
-    no_cuda_graphs: NoGraphs = False,
-    output_json: OutputJson = None,
+    chat: Chat = False, threads: Threads = None, device: Device = 0, prefill_chunk: PrefillChunk = 0,
+    kv_cache_tokens: KVCacheTokens = 0, no_cuda_graphs: NoGraphs = False, output_json: OutputJson = None,
 ) -> None:   # fmt: skip
     """Generate text with an engine.
 
@@ -80,8 +78,8 @@ def run(
         "logprobs": logprobs, "check_numerics": check_numerics,
     }   # fmt: skip
     how: LoadOptions = {
-        "threads": threads, "device": device, "prefill_chunk": prefill_chunk,
-        "kv_cache_tokens": kv_cache_tokens, "cuda_graphs": not no_cuda_graphs,
+        "threads": threads, "device": device, "prefill_chunk": prefill_chunk, "kv_cache_tokens": kv_cache_tokens,
+        "cuda_graphs": not no_cuda_graphs,
     }   # fmt: skip
     with detailed("trtc.gpu", "trtc.tensorrt"):
         engine = load(engine_dir, **how)
