@@ -5,14 +5,6 @@
 
 constexpr int EACH = (HEAD + 31) / 32;
 
-__device__ __forceinline__ float read(const C* p) {
-#if QUANTIZED
-    return element(*p, 0);
-#else
-    return wide(*p);
-#endif
-}
-
 extern "C" __global__ void __launch_bounds__(WARPS * 32) plain_attention(
     const T* q, const C* keys, const C* values, const int* lengths,
     PAGES_PARAMETER SLOPES_PARAMETER SCALES_PARAMETERS T* y, int capacity, float scale, float softcap) {

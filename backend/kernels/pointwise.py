@@ -55,6 +55,7 @@ C_TYPES: Mapping[DType, str] = {
     f32: "f32", f16: "f16", bf16: "bf16", i8: "i8", u8: "u8", bool_: "u8", i32: "i32", i64: "i64",
 }   # fmt: skip
 THREADS = 256
+EACH = 4   # elements of a thread: with one, blocks come and go more slowly than memory answers
 FORMULAS: Mapping[type[Op], str] = {
     Add: "{0} + {1}", Sub: "{0} - {1}", Mul: "{0} * {1}", Div: "{0} / {1}", Pow: "powf({0}, {1})",
     Maximum: "greater({0}, {1})", Minimum: "lesser({0}, {1})",
@@ -85,15 +86,15 @@ class _Text:
         return f"wide(p{self.pointers.index(pointer)}[{at}])"
 
     def launch(self, op: Op, value: str, shape: Sequence[Size]) -> Launch:
-        """The launch of one thread an element."""
+        """The launch of one thread for every `EACH` elements."""
         coordinates = self.sizes.split("i", shape)
         defines: dict[str, int | str] = {
-            "Y": C_TYPES[op.dtype], "THREADS": THREADS, "OPERANDS": " ".join(self.declared), "VALUE": value,
-            "COORDINATES": coordinates, "SIZES": self.sizes.parameters,
+            "Y": C_TYPES[op.dtype], "THREADS": THREADS, "EACH": EACH, "OPERANDS": " ".join(self.declared),
+            "VALUE": value, "COORDINATES": coordinates, "SIZES": self.sizes.parameters,
         }   # fmt: skip
         count = product(*op.shape)
         arguments = (*self.pointers, result(), *self.sizes.arguments, Scalar("i64", count))
-        return Launch("pointwise", defines, (ceildiv(count, THREADS), 1, 1), (THREADS, 1, 1), arguments)
+        return Launch("pointwise", defines, (ceildiv(count, THREADS * EACH), 1, 1), (THREADS, 1, 1), arguments)
 
 
 def is_literal(value: Value) -> bool:
@@ -209,7 +210,7 @@ def pointwise_rope(op: Rope) -> Launch:
 
 @kernel("pointwise.cu")
 def dequantize(op: Dequantize) -> Launch:
-    """A thread makes one element of a weight."""
+    """Elements of a weight from its integers and scales."""
     text, four = _Text(), op.weight.dtype == i4
     text.pointers.append(operand("weight"))
     text.declared.append(f"const {'u8' if four else 'i8'}* p0,")

@@ -20,6 +20,15 @@ __device__ __forceinline__ float element(u32 four, int i) {
 }
 #endif
 
+// An element as a number; its scale comes later.
+__device__ __forceinline__ float read(const C* p) {
+#if QUANTIZED
+    return element(*p, 0);
+#else
+    return wide(*p);
+#endif
+}
+
 // An element as it is stored, nearest to x.
 __device__ __forceinline__ C stored(float x) {
 #if QUANTIZED == 1
