@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -27,9 +28,10 @@ inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z,
 
 // --- fibers
 
+static constexpr size_t STACK = 256 << 10;
 struct Fiber {
     ucontext_t context;
-    std::vector<char> stack = std::vector<char>(256 << 10);
+    std::unique_ptr<char[]> stack{new char[STACK]};   // not initialised: it takes the memory that is used
     bool done = false;
 };
 struct Barrier {
@@ -82,8 +84,8 @@ static void run_block() {
     for (Fiber& fiber : fibers) {
         fiber.done = false;
         getcontext(&fiber.context);
-        fiber.context.uc_stack.ss_sp = fiber.stack.data();
-        fiber.context.uc_stack.ss_size = fiber.stack.size();
+        fiber.context.uc_stack.ss_sp = fiber.stack.get();
+        fiber.context.uc_stack.ss_size = STACK;
         makecontext(&fiber.context, fiber_main, 0);
     }
     for (int left = count; left;) {
