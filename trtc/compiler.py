@@ -10,7 +10,6 @@ from typing import Any
 import trtc
 from trtc.backend.backends import backend, default_target
 from trtc.backend.bundle import BundleWriter, Progress, bundle, silent
-from trtc.backend.kernels.ops.attention import PAGE
 from trtc.backend.targets import Target
 from trtc.backend.targets import target as find_target
 from trtc.backend.tensorrt.api import PRODUCTS, api_of
@@ -61,18 +60,14 @@ class Plan:
     def cache(self) -> dict[str, Any]:
         """The layout of the KV cache, as engine.json states it."""
         caches = [i.type for i in self.graph.inputs if i.key.endswith("_cache")]
-        layers, (_, heads, _, size), dtype = len(caches) // 2, caches[0].shape, caches[0].dtype
+        layers, (_, heads, tokens, size), dtype = len(caches) // 2, caches[0].shape, caches[0].dtype
         value_size = caches[1].shape[3]
         assert isinstance(heads, int) and isinstance(size, int) and isinstance(value_size, int)
         return {
             "layers": layers, "kv_heads": heads, "head_size": size, "value_head_size": value_size, "dtype": dtype.name,
-            "bytes_per_token": layers * heads * (size + value_size) * dtype.bits // 8, "page": self._page,
+            "bytes_per_token": layers * heads * (size + value_size) * dtype.bits // 8,
+            "page": tokens if any(i.key == "pages" for i in self.graph.inputs) else None,
         }   # fmt: skip
-
-    @property
-    def _page(self) -> int | None:
-        """Tokens of a page of the KV cache, where it has such."""
-        return PAGE if any(i.key == "pages" for i in self.graph.inputs) else None
 
 
 def read_model(

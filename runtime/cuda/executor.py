@@ -33,8 +33,7 @@ class PlanExecutor:
 
     def _symbols(self, sizes: Sizes) -> dict[str, int]:
         """The sizes by the names that expressions have for them."""
-        given = {"B": sizes.batch, "S": sizes.tokens, "M": sizes.capacity, "P": sizes.pages}
-        return {**given, "multiprocessors": self._multiprocessors}
+        return {**sizes.symbols, "multiprocessors": self._multiprocessors}
 
     def phase(self, sizes: Sizes) -> Phase:
         """The phase that takes some sizes.
