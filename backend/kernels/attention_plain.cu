@@ -30,7 +30,8 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) plain_attention(
     const int place = all - tokens + token, length = CAUSAL ? min(all, place + 1) : all;
     const int first = WINDOW ? max(0, place - WINDOW + 1) : 0, kv_head = head / (HEADS / KV_HEADS);
     const u64 base = ((u64)batch * KV_HEADS + kv_head) * capacity;
-    float mine[EACH], sum[VALUES] = {}, most = -INFINITY, total = 0;
+    float mine[EACH], sum[VALUES] = {};
+    RunningSoftmax softmax;
 #pragma unroll
     for (int i = 0; i < EACH; ++i) mine[i] = lane + 32 * i < HEAD ? wide(q[row * HEAD + lane + 32 * i]) : 0.0f;
     for (int key = first; key < length; ++key) {
@@ -50,17 +51,16 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) plain_attention(
 #if SLOPES
         s += slopes[head] * (key - place);
 #endif
-        const float now = fmaxf(most, s), less = expf(most - now), share = expf(s - now);
-        most = now;
-        total = total * less + share;
+        softmax.meet(s);
 #pragma unroll
         for (int i = 0; i < VALUES; ++i) {
-            if (lane + 32 * i < VALUE_HEAD) sum[i] = sum[i] * less + share * wide(values[at * VALUE_HEAD + lane + 32 * i]);
+            const int d = lane + 32 * i;
+            if (d < VALUE_HEAD) sum[i] = sum[i] * softmax.less + softmax.share * wide(values[at * VALUE_HEAD + d]);
         }
     }
 #pragma unroll
     for (int i = 0; i < VALUES; ++i) {
         const int d = lane + 32 * i;
-        if (d < VALUE_HEAD) y[row * VALUE_HEAD + d] = narrow<T>(total > 0 ? sum[i] / total : 0.0f);
+        if (d < VALUE_HEAD) y[row * VALUE_HEAD + d] = narrow<T>(softmax.total > 0 ? sum[i] / softmax.total : 0.0f);
     }
 }

@@ -114,6 +114,18 @@ __device__ __forceinline__ float quad_sum(float x) {
     return x + __shfl_xor_sync(~0u, x, 2);
 }
 
+// A softmax that meets its scores one by one: what has been summed so far counts `less`, the new one `share`.
+struct RunningSoftmax {
+    float most = -INFINITY, total = 0, less, share;
+
+    __device__ __forceinline__ void meet(float score) {
+        const float now = fmaxf(most, score);
+        less = expf(most - now), share = expf(score - now);
+        most = now;
+        total = total * less + share;
+    }
+};
+
 // The sum over a block of N threads, in every thread, always in the same order.
 template <int N> __device__ __forceinline__ float block_sum(float x) {
     if (N == 32) return warp_sum(x);

@@ -20,7 +20,8 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) plain_attention(
     scale *= key_scale[kv_head];
     restored = value_scale[kv_head];
 #endif
-    float mine[EACH], sum[EACH] = {}, most = -INFINITY, total = 0;
+    float mine[EACH], sum[EACH] = {};
+    RunningSoftmax softmax;
 #pragma unroll
     for (int i = 0; i < EACH; ++i) mine[i] = lane + 32 * i < HEAD ? wide(query[lane + 32 * i]) : 0.0f;
     for (int key = first + warp; key < length; key += WARPS) {
@@ -35,21 +36,19 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) plain_attention(
 #if SLOPES
         s += slopes[head] * (key - (length - 1));
 #endif
-        const float now = fmaxf(most, s), less = expf(most - now), share = expf(s - now);
-        most = now;
-        total = total * less + share;
+        softmax.meet(s);
 #pragma unroll
         for (int i = 0; i < EACH; ++i) {
-            if (lane + 32 * i < HEAD) sum[i] = sum[i] * less + share * read(values + row + lane + 32 * i);
+            if (lane + 32 * i < HEAD) sum[i] = sum[i] * softmax.less + softmax.share * read(values + row + lane + 32 * i);
         }
     }
-    if (lane == 0) most_of[warp] = most, total_of[warp] = total;
+    if (lane == 0) most_of[warp] = softmax.most, total_of[warp] = softmax.total;
 #pragma unroll
     for (int i = 0; i < EACH; ++i) {
         if (lane + 32 * i < HEAD) sums[warp][lane + 32 * i] = sum[i];
     }
     __syncthreads();
-    most = -INFINITY, total = 0;
+    float most = -INFINITY, total = 0;
 #pragma unroll
     for (int w = 0; w < WARPS; ++w) most = fmaxf(most, most_of[w]);
 #pragma unroll

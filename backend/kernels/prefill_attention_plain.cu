@@ -22,7 +22,8 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) plain_prefill_attention
     scale *= key_scale[kv_head];
     restored = value_scale[kv_head];
 #endif
-    float query[EACH], sum[EACH] = {}, most = -INFINITY, total = 0;
+    float query[EACH], sum[EACH] = {};
+    RunningSoftmax softmax;
 #pragma unroll
     for (int i = 0; i < EACH; ++i) query[i] = lane + 32 * i < HEAD ? wide(q[at + lane + 32 * i]) : 0.0f;
     for (int key = first; key < end; ++key) {
@@ -37,16 +38,14 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) plain_prefill_attention
 #if SLOPES
         s += slopes[head] * (key - position);
 #endif
-        const float now = fmaxf(most, s), less = expf(most - now), share = expf(s - now);
-        most = now;
-        total = total * less + share;
+        softmax.meet(s);
 #pragma unroll
         for (int i = 0; i < EACH; ++i) {
-            if (lane + 32 * i < HEAD) sum[i] = sum[i] * less + share * read(values + row + lane + 32 * i);
+            if (lane + 32 * i < HEAD) sum[i] = sum[i] * softmax.less + softmax.share * read(values + row + lane + 32 * i);
         }
     }
 #pragma unroll
     for (int i = 0; i < EACH; ++i) {
-        if (lane + 32 * i < HEAD) y[at + lane + 32 * i] = narrow<T>(first < end ? sum[i] / total * restored : 0.0f);
+        if (lane + 32 * i < HEAD) y[at + lane + 32 * i] = narrow<T>(first < end ? sum[i] / softmax.total * restored : 0.0f);
     }
 }
