@@ -4,9 +4,10 @@
 
 A MODEL is a folder with a checkpoint, or the name of one of random_models.py; by default all of those. Each is compiled
 in each type and continues prompts greedily: each alone, four at a time, without CUDA graphs, with the prompts in
-chunks. In f32 all must be what transformers says on the CPU; in 16 bits, where tokens first differ, what counts is how
-far apart the two tokens' logits are in transformers (f32 arithmetic over weights rounded alike). Every model and type
-is a process of its own. PYTHONPATH may be a checkout: trtc need not be installed.
+chunks, with its caches in pages. In f32 all must be what transformers says on the CPU; in 16 bits, where tokens first
+differ, what counts is how far apart the two tokens' logits are in transformers (f32 arithmetic over weights rounded
+alike). Steps without graphs and caches in pages must give the same tokens as steps with them and caches in one piece.
+Every model and type is a process of its own. PYTHONPATH may be a checkout: trtc need not be installed.
 """
 
 from __future__ import annotations
@@ -70,16 +71,21 @@ def compare(model: str, dtype: str, work: Path) -> None:
     prompts = reference.prompts()
     want = [reference.greedy(prompt) for prompt in prompts]
     out, said = work / f"{folder.name}-{dtype}", Said()
-    build(folder, out, dtype, max(map(len, prompts)) + NEW)
+    paged, longest = work / f"{out.name}-paged", max(map(len, prompts)) + NEW
+    build(folder, out, dtype, longest)
+    build(folder, paged, dtype, longest, paged_kv_cache=True)
     start = time.perf_counter()
     engine = trtc.load(out)
     print(f"{out.name}: loaded in {time.perf_counter() - start:.2f} s", flush=True)
     tell = Teller(out.name, reference, prompts, exact=dtype == "float32")
-    alone = generate(engine, prompts, 1)
+    alone, together = generate(engine, prompts, 1), generate(engine, prompts, BATCH)
     tell("transformers", alone, want)
-    tell("four at a time", generate(engine, prompts, BATCH), want)
+    tell("four at a time", together, want)
     tell("without CUDA graphs", generate(trtc.load(out, cuda_graphs=False), prompts, 1), alone, exact=True)
     tell("prompts in chunks of 3", generate(trtc.load(out, prefill_chunk=3), prompts, 1), want)
+    pages = trtc.load(paged)
+    tell("caches in pages", generate(pages, prompts, 1), alone, exact=True)
+    tell("caches in pages, four at a time", generate(pages, prompts, BATCH), together, exact=True)
     print(f"{out.name}: {'; '.join(said.lines) or 'every decode step was a CUDA graph'}", flush=True)
     if tell.failed:
         raise SystemExit(f"{out.name}: FAILED: {', '.join(tell.failed)}")
@@ -137,10 +143,10 @@ class Reference:
         return abs(float(logits[a] - logits[b]))
 
 
-def build(model: Path, out: Path, dtype: str, longest: int) -> None:
+def build(model: Path, out: Path, dtype: str, longest: int, **options: Any) -> None:
     start = time.perf_counter()
     limits: dict[str, Any] = {"max_batch_size": BATCH, "max_seq_len": longest, "max_input_len": longest - NEW}
-    trtc.compile(model, out, target="cuda", dtype=dtype, **limits)
+    trtc.compile(model, out, target="cuda", dtype=dtype, **limits, **options)
     took, peak = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     size = sum(f.stat().st_size for f in out.rglob("*") if f.is_file())
     print(f"{out.name}: built in {took:.1f} s, {size / 1e6:.1f} MB, peak host memory {peak:.2f} GB", flush=True)
