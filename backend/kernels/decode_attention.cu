@@ -305,8 +305,8 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) decode_attention(
         if (parts == 1) {
             whole.write(out + 4 * i, length > 0 ? restored / whole.total : 0.0f);
         } else {
-            *reinterpret_cast<float4*>(mine + row * RECORD + d) = whole.sum;
-            if (d == 0) *reinterpret_cast<float2*>(mine + row * RECORD + HEAD) = make_float2(whole.most, whole.total);
+            __stcg(reinterpret_cast<float4*>(mine + row * RECORD + d), whole.sum);
+            if (d == 0) __stcg(reinterpret_cast<float2*>(mine + row * RECORD + HEAD), make_float2(whole.most, whole.total));
         }
     }
     if (parts == 1) return;

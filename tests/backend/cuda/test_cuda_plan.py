@@ -71,7 +71,7 @@ def test_every_launch_counts_in_the_counters_it_has() -> None:
     _, _, plan = planned("yarn", "bfloat16")
     assert plan.counter_bytes == 4 * 4   # of 4 sequences with a key head: attention, and the ranking of logits
     counting = {s.kernel.name for s in plan.phases[0].steps if s.kernel and s.launch and s.launch.counter_bytes}
-    assert counting == {"decode_attention", "top_k"}
+    assert counting == {"append_and_attend", "top_k"}
 
 
 def altered(plan: Plan, phase: str, **changes: Any) -> Plan:
