@@ -22,7 +22,8 @@ live at one time at most, may be compared with. A STEP is one of
 ``{"i32": EXPR}``, ``{"i64": EXPR}`` or ``{"f32": x}``. A REF is ``{"at": "weight", "name": ..., "offset": n}``,
 ``{"at": "scratch", "offset": n}``, ``{"at": "io", "name": ..., "offset": n}``, where an output that updates an input
 goes by the input's name, or ``{"at": "counters"}``. An EXPR is a number, or text for `trtc.expressions` in B, S, M,
-P and ``multiprocessors``. A step with ``overlaps`` may start before the one before it is done: it waits by itself.
+P and ``multiprocessors``. A step with ``overlaps`` may start before the one before it is done: it waits by itself. The
+first has none: a run begins when all that came before is done.
 """
 
 from __future__ import annotations
@@ -127,7 +128,7 @@ def _phase(planned: PhasePlan, order: Mapping[tuple[Any, ...], int]) -> dict[str
     written = set[Buffer]()
     for step, entry in zip(planned.steps, steps, strict=True):
         if step.launch:
-            entry["overlaps"] = _overlaps(step, written)
+            entry["overlaps"] = step is not planned.steps[0] and _overlaps(step, written)
         written |= {region.buffer for region in step.results}
     return {
         "name": phase.name, "bounds": {name: list(pair) for name, pair in phase.bounds.items()}, "tokens": phase.tokens,

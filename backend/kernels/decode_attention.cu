@@ -119,12 +119,14 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) decode_attention(
     }
 
 #if FRESH
+    const bool is_newest = (blockIdx.x == 0 || position >= begin) && (blockIdx.x == parts - 1 || position < end);
+    const bool is_written = is_newest && position < capacity;
+    const u64 newest_row = is_written ? cache.row(position) : 0;
     const Angles angles(TABLES, position, lane);
     if (EARLY) wait_for_previous();
     alignas(16) __shared__ T turned[ROWS][HEAD + 8];
     alignas(16) __shared__ C fresh[2][HEAD];   // the new key and value, as the caches hold them
     constexpr int TURNS = (ROWS + 2 + WARPS - 1) / WARPS;
-    const bool is_newest = (blockIdx.x == 0 || position >= begin) && (blockIdx.x == parts - 1 || position < end);
 #if QUANTIZED
     const float fresh_scale[2] = {key_scale[head], value_scale[head]};
 #else
@@ -148,9 +150,9 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) decode_attention(
     __syncthreads();
     load_query(&turned[0][0], HEAD + 8);
     constexpr int CHUNKS = HEAD * sizeof(C) / 16;
-    if (is_newest && position < capacity && threadIdx.x < 2 * CHUNKS) {
+    if (is_written && threadIdx.x < 2 * CHUNKS) {
         const int which = threadIdx.x / CHUNKS, chunk = threadIdx.x % CHUNKS;
-        C* to = (which ? values : keys) + cache.row(position) * HEAD;
+        C* to = (which ? values : keys) + newest_row * HEAD;
         reinterpret_cast<uint4*>(to)[chunk] = reinterpret_cast<const uint4*>(fresh[which])[chunk];
     }
 #endif
@@ -193,14 +195,14 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) decode_attention(
             }
         }
 #endif
-        float score[2][4] = {};
+        float score[2][4] = {}, other[2][4] = {};   // in two, as each product waits for the one before
 #pragma unroll
         for (int j = 0; j < 2; ++j) {
 #pragma unroll
             for (int c = 0; c < HEAD / 32; ++c) {
                 const uint4 k = as_t(key[j][c]), a = query[c][0], b = TILES == 2 ? query[c][TILES - 1] : make_uint4(0, 0, 0, 0);
                 mma<T>(score[j], a.x, b.x, a.y, b.y, k.x, k.y);
-                mma<T>(score[j], a.z, b.z, a.w, b.w, k.z, k.w);
+                mma<T>(other[j], a.z, b.z, a.w, b.w, k.z, k.w);
             }
         }
         if (next < end) load_keys(next, row);
@@ -209,7 +211,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) decode_attention(
 #pragma unroll
             for (int i = 0; i < 2 * TILES; ++i) {
                 const int place = at + 8 * j + 2 * t + i % 2;
-                float s = score[j][i] * scale;
+                float s = (score[j][i] + other[j][i]) * scale;
 #if SOFTCAP
                 s = softcap * tanhf(s / softcap);
 #endif

@@ -74,6 +74,17 @@ def test_every_launch_counts_in_the_counters_it_has() -> None:
     assert counting == {"append_and_attend", "top_k"}
 
 
+def test_keys_are_read_early_only_where_no_step_has_written_them() -> None:
+    """The first step waits for all before the run, and attention again where its cache was written in the run."""
+    _, _, plan = planned("yarn", "bfloat16")
+    steps = list(phase_of(plan, "decode-1").steps)
+    at = [n for n, s in enumerate(steps) if s.op and s.op.name == "cuda.append_and_attend"]
+    twice = altered(plan, "decode-1", steps=[*steps[: at[0]], steps[at[0]], *steps[at[0] :]])
+    for each, waiting in ((plan, {0}), (twice, {0, at[0] + 1})):
+        entries = document(each)["phases"][0]["steps"]
+        assert len(at) > 1 and {n for n, entry in enumerate(entries) if not entry["overlaps"]} == waiting
+
+
 def altered(plan: Plan, phase: str, **changes: Any) -> Plan:
     """The plan with something else in one phase."""
     return replace(plan, phases=[replace(p, **changes) if p.phase.name == phase else p for p in plan.phases])
