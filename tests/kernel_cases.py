@@ -377,10 +377,10 @@ def seeded(name: str, dtype: DType, seed: int) -> Case:
 
 
 def serving(case: Case, architecture: int) -> list[Kernel]:
-    """The kernels that serve a case; of f32, none for integer weights and for the step of attention that is one launch."""
+    """The kernels that serve a case; of f32, none for integer weights and for attention that appends."""
     found = [k for k in KERNELS[type(case.op)] if k.serves(case.op, architecture) is None]
-    weight, whole = case.op.operands.get("weight"), isinstance(case.op, fused.AppendAndAttend)
-    assert found or (case.op.dtype == f32 and (whole or (weight is not None and weight.dtype in (i4, i8))))
+    weight, appends = case.op.operands.get("weight"), isinstance(case.op, fused.AppendAndAttend)
+    assert found or (case.op.dtype == f32 and (appends or (weight is not None and weight.dtype in (i4, i8))))
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -108,12 +107,12 @@ def _appends(op: AppendAndAttend) -> str | None:
 @kernel("decode_attention.cu", _appends)
 def append_and_attend(op: AppendAndAttend) -> Launch:
     """The same; the block that has the newest position writes the new key and value."""
-    fresh = {"FRESH": 1, "NEW": int(op.lengths is not None), "EARLY": EARLY}
+    fresh: dict[str, int | str] = {"FRESH": 1, "NEW": int(op.lengths is not None), "EARLY": EARLY}
     early = ("key_cache", "value_cache", "start", "lengths", "pages", "cos", "sin") if EARLY else ()
     return replace(_decode(op, fresh | _turning(op)), in_place={1: "key_cache", 2: "value_cache"}, early=early)
 
 
-def _decode(op: Decoding, more: Mapping[str, int | str]) -> Launch:
+def _decode(op: Decoding, more: dict[str, int | str]) -> Launch:
     batch, group, size = op.shape[0], op.heads // op.kv_heads, fixed(op.key_cache.shape[3])
     together = min(group, 16) * size
     warps = 8 if together <= 1024 else 4 if together <= 2048 else 2   # whose parts fit into shared memory

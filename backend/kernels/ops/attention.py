@@ -199,8 +199,9 @@ class AppendAndAttend(Op, name="cuda.append_and_attend"):
     softcap: float = 0.0
 
     def infer(self) -> tuple[TensorType, TensorType, TensorType]:
-        want = self.start.type
-        require(not self.lengths or self.lengths.type == want, f"lengths is {self.lengths and self.lengths.type}, but must be {want}")
+        if self.lengths:
+            got, want = self.lengths.type, self.start.type
+            require(got == want, f"lengths is {got}, but must be {want}")
         y, keys, values = self.decompose()
         return y.type, keys.type, values.type
 

@@ -56,7 +56,8 @@ graph @whole(%qkv: f16[B, S, 192], %past_lengths: i32[B], %input_lengths: i32[B]
              %v: f16[B, 1, M, 32]) where B in 1..4, S in 1..8, M in 8..16 {
   %q, %keys, %values = cuda.rope_and_append %qkv, %k, %v, %past_lengths {heads = 4}
     : f16[B, S, 128], f16[B, 1, M, 32], f16[B, 1, M, 32]
-  %y = cuda.prefill_attention %q, %keys, %values, %past_lengths, %input_lengths {heads = 4, scale = 0.5} : f16[B, S, 128]
+  %y = cuda.prefill_attention %q, %keys, %values, %past_lengths, %input_lengths {heads = 4, scale = 0.5}
+    : f16[B, S, 128]
   return y = %y, k = %keys, v = %values
 }"""
 
