@@ -2,8 +2,9 @@
 // of a tile. A block reads a part of a sequence's keys for one key head; a warp 16 keys at a time, from global memory
 // straight to registers. The last block of a sequence's key head adds up the parts, always in the same order.
 //
-// T: elements of q and y. C: of the caches, T, i8 or f8e4m3. HEAD: elements of a head. GROUP: query heads a key head. MOST: blocks
-// that share a sequence's key head. SHORTEST, LONGEST: keys that are worth a block, and that are more than one's share.
+// T: elements of q and y. C: of the caches, T, i8 or f8e4m3. HEAD: elements of a head. GROUP: query heads a key head.
+// MOST: blocks that share a sequence's key head. SHORTEST, LONGEST: keys that are worth a block, and that are more than
+// one's share.
 //
 // FRESH: q is as a product leaves it, with the new key and value behind it (16 query heads a key head at most). A block
 // turns its query heads; the one that has the newest position turns the key, too, and takes both from shared memory, while
@@ -41,6 +42,36 @@ struct Part {
 
 __device__ __forceinline__ u32 low(u32 a, u32 b) { return __byte_perm(a, b, 0x5410); }
 __device__ __forceinline__ u32 high(u32 a, u32 b) { return __byte_perm(a, b, 0x7632); }
+
+#if FRESH
+// The query heads of a block, turned, and the new key and value as the caches hold them.
+struct Fresh {
+    T query[ROWS][HEAD + 8];
+    C rows[2][HEAD];
+};
+
+// The heads of a key head, from q, k and v of a token: a warp one at a time. The key and the value where they are asked for.
+__device__ __forceinline__ void turn_heads(
+    Fresh& to, const T* token, int head, bool asked, const Angles& angles, const float (&scales)[2]) {
+    constexpr int TURNS = (ROWS + 2 + WARPS - 1) / WARPS;
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    Head heads[TURNS];
+#pragma unroll
+    for (int n = 0; n < TURNS; ++n) {
+        const int i = warp + n * WARPS, index = i < ROWS ? head * ROWS + i : HEADS + (i - ROWS) * KV_HEADS + head;
+        if (i < ROWS + 2 * asked) heads[n].read(token + index * HEAD, lane);
+    }
+#pragma unroll
+    for (int n = 0; n < TURNS; ++n) {
+        const int i = warp + n * WARPS;
+        if (i <= ROWS) heads[n].turn(angles);
+        if (i < ROWS) heads[n].each(lane, [&](int d, float x) { to.query[i][d] = narrow<T>(x); });
+        else if (i < ROWS + 2 * asked) {
+            heads[n].each(lane, [&](int d, float x) { to.rows[i - ROWS][d] = appended(x, scales[i - ROWS]); });
+        }
+    }
+}
+#endif
 
 extern "C" __global__ void __launch_bounds__(WARPS * 32) decode_attention(
     GIVEN_PARAMETERS LENGTHS_PARAMETER PAGES_PARAMETER SLOPES_PARAMETER SCALES_PARAMETERS T* y, float* workspace,
@@ -119,41 +150,40 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) decode_attention(
     }
 
 #if FRESH
+    alignas(16) __shared__ Fresh fresh;
+    const auto take_newest = [&](int tile) {   // in the place of what the cache had there
+#pragma unroll
+        for (int j = 0; j < 2; ++j) {
+            if (key_of(tile, j) != position) continue;
+#pragma unroll
+            for (int c = 0; c < HEAD / 32; ++c) key[j][c] = *reinterpret_cast<const Eight*>(&fresh.rows[0][c * 32 + t * 8]);
+        }
+#pragma unroll
+        for (int r = 0; r < 4; ++r) {
+            if (value_of(tile, r) != position) continue;
+#pragma unroll
+            for (int c = 0; c < WIDE; ++c) value[c][r] = *reinterpret_cast<const Eight*>(&fresh.rows[1][c * 64 + g * 8]);
+            if (LEFT) left[r] = *reinterpret_cast<const Four*>(&fresh.rows[1][WIDE * 64 + g * 4]);
+        }
+    };
     const bool is_newest = (blockIdx.x == 0 || position >= begin) && (blockIdx.x == parts - 1 || position < end);
     const bool is_written = is_newest && position < capacity;
     const u64 newest_row = is_written ? cache.row(position) : 0;
     const Angles angles(TABLES, position, lane);
     if (EARLY) wait_for_previous();
-    alignas(16) __shared__ T turned[ROWS][HEAD + 8];
-    alignas(16) __shared__ C fresh[2][HEAD];   // the new key and value, as the caches hold them
-    constexpr int TURNS = (ROWS + 2 + WARPS - 1) / WARPS;
 #if QUANTIZED
-    const float fresh_scale[2] = {key_scale[head], value_scale[head]};
+    const float scales[2] = {key_scale[head], value_scale[head]};
 #else
-    const float fresh_scale[2] = {1, 1};
+    const float scales[2] = {1, 1};
 #endif
-    Head heads[TURNS];   // a warp a head: those of q, the key, the value
-#pragma unroll
-    for (int n = 0; n < TURNS; ++n) {
-        const int i = warp + n * WARPS, index = i < ROWS ? first + i : HEADS + (i - ROWS) * KV_HEADS + head;
-        if (i < ROWS + 2 * is_newest) heads[n].read(q + ((u64)batch * (HEADS + 2 * KV_HEADS) + index) * HEAD, lane);
-    }
-#pragma unroll
-    for (int n = 0; n < TURNS; ++n) {
-        const int i = warp + n * WARPS;
-        if (i <= ROWS) heads[n].turn(angles);
-        if (i < ROWS) heads[n].each(lane, [&](int d, float x) { turned[i][d] = narrow<T>(x); });
-        else if (is_newest && i < ROWS + 2) {
-            heads[n].each(lane, [&](int d, float x) { fresh[i - ROWS][d] = appended(x, fresh_scale[i - ROWS]); });
-        }
-    }
+    turn_heads(fresh, q + (u64)batch * (HEADS + 2 * KV_HEADS) * HEAD, head, is_newest, angles, scales);
     __syncthreads();
-    load_query(&turned[0][0], HEAD + 8);
+    load_query(fresh.query[0], HEAD + 8);
     constexpr int CHUNKS = HEAD * sizeof(C) / 16;
     if (is_written && threadIdx.x < 2 * CHUNKS) {
         const int which = threadIdx.x / CHUNKS, chunk = threadIdx.x % CHUNKS;
         C* to = (which ? values : keys) + newest_row * HEAD;
-        reinterpret_cast<uint4*>(to)[chunk] = reinterpret_cast<const uint4*>(fresh[which])[chunk];
+        reinterpret_cast<uint4*>(to)[chunk] = reinterpret_cast<const uint4*>(fresh.rows[which])[chunk];
     }
 #endif
     float slope[TILES] = {};
@@ -178,22 +208,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) decode_attention(
         const u64 row = next_row;
         if (next + WARPS * 16 < end) next_row = cache.row(next + WARPS * 16);
 #if FRESH
-        if (is_newest && at <= position && position < at + 16) {   // what the cache has there is old
-#pragma unroll
-            for (int j = 0; j < 2; ++j) {
-#pragma unroll
-                for (int c = 0; c < HEAD / 32; ++c) {
-                    if (key_of(at, j) == position) key[j][c] = *reinterpret_cast<const Eight*>(&fresh[0][c * 32 + t * 8]);
-                }
-            }
-#pragma unroll
-            for (int r = 0; r < 4; ++r) {
-                if (value_of(at, r) != position) continue;
-#pragma unroll
-                for (int c = 0; c < WIDE; ++c) value[c][r] = *reinterpret_cast<const Eight*>(&fresh[1][c * 64 + g * 8]);
-                if (LEFT) left[r] = *reinterpret_cast<const Four*>(&fresh[1][WIDE * 64 + g * 4]);
-            }
-        }
+        if (is_newest && at <= position && position < at + 16) take_newest(at);
 #endif
         float score[2][4] = {}, other[2][4] = {};   // in two, as each product waits for the one before
 #pragma unroll
