@@ -120,7 +120,7 @@ def _decode(op: Decoding, more: dict[str, int | str]) -> Launch:
     pairs = product(batch, sets)
     at_once = f"max(1, ceildiv({MULTIPROCESSORS} + 1 - {pairs}, {pairs}))"   # blocks a pair, rounded down
     parts = _parts(at_once, _capacity(op))
-    record = 4 * min(group, 16) * (size + 4)
+    record = 4 * min(group, 16) * size * 2
     defines = _attention_defines(op) | more | {
         "GROUP": group, "WARPS": warps, "MOST": MOST, "SHORTEST": SHORTEST, "LONGEST": LONGEST,
     }   # fmt: skip

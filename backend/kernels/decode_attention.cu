@@ -21,7 +21,7 @@ constexpr int ROWS = GROUP < 16 ? GROUP : 16;            // query heads of a blo
 constexpr int TILES = ROWS > 8 ? 2 : 1;                  // of 8 rows: 16 are multiplied anyway
 constexpr int SETS = (GROUP + 15) / 16;                  // blocks that share a key head
 constexpr int WIDE = HEAD / 64, LEFT = HEAD % 64 / 32;   // 64 elements of values, 8 a lane; then 32, 4 a lane
-constexpr int RECORD = HEAD + 4;                         // floats of a query head's part: sums, greatest score, total, padding
+constexpr int ITEMS = ROWS * HEAD / 4;                   // fours of elements that a block makes
 constexpr int AT_ONCE = 8;                               // blocks whose parts are loaded together
 
 #if FRESH
@@ -238,14 +238,14 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) decode_attention(
         for (int h = 0; h < TILES; ++h) {
             const float here = fmaxf(fmaxf(score[0][2 * h], score[0][2 * h + 1]), fmaxf(score[1][2 * h], score[1][2 * h + 1]));
             const float most = fmaxf(part.most[h], quad_max(here));
-            const float less = most == -INFINITY ? 1.0f : exp2f(part.most[h] - most);
+            const float less = most == -INFINITY ? 1.0f : power_of_2(part.most[h] - most);
             part.most[h] = most;
             float total = 0;
 #pragma unroll
             for (int j = 0; j < 2; ++j) {
 #pragma unroll
                 for (int i = 2 * h; i < 2 * h + 2; ++i) {
-                    score[j][i] = most == -INFINITY ? 0.0f : exp2f(score[j][i] - most);
+                    score[j][i] = most == -INFINITY ? 0.0f : power_of_2(score[j][i] - most);
                     total += score[j][i];
                 }
             }
@@ -305,8 +305,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) decode_attention(
     const float restored = 1.0f;
 #endif
     T* out = y + ((u64)batch * HEADS + first) * HEAD;
-    float* records = workspace + pair_id * gridDim.x * ROWS * RECORD;
-    float* mine = records + (u64)blockIdx.x * ROWS * RECORD;
+    float* records = workspace + pair_id * gridDim.x * ITEMS * KEPT;
     __syncthreads();
     for (int i = threadIdx.x; i < rows * HEAD / 4; i += WARPS * 32) {
         const int row = i / (HEAD / 4), d = i % (HEAD / 4) * 4;
@@ -319,12 +318,8 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) decode_attention(
         }
         Whole whole;
         whole.add(each, sums);
-        if (parts == 1) {
-            whole.write(out + 4 * i, length > 0 ? restored / whole.total : 0.0f);
-        } else {
-            __stcg(reinterpret_cast<float4*>(mine + row * RECORD + d), whole.sum);
-            if (d == 0) __stcg(reinterpret_cast<float2*>(mine + row * RECORD + HEAD), make_float2(whole.most, whole.total));
-        }
+        if (parts == 1) whole.write(out + 4 * i, length > 0 ? restored / whole.total : 0.0f);
+        else whole.keep(records + (blockIdx.x * ITEMS + i) * KEPT);
     }
     if (parts == 1) return;
     __syncthreads();
@@ -333,21 +328,15 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) decode_attention(
     if (!is_last) return;
 
     for (int i = threadIdx.x; i < rows * HEAD / 4; i += WARPS * 32) {
-        const int row = i / (HEAD / 4), d = i % (HEAD / 4) * 4;
         Whole whole;
 #pragma unroll 1
         for (int from = 0; from < parts; from += AT_ONCE) {
             float2 each[AT_ONCE];
             float4 sums[AT_ONCE];
 #pragma unroll
-            for (int n = 0; n < AT_ONCE; ++n) {   // past the end: the last once more, which counts nothing
-                const float* record = records + ((u64)min(from + n, parts - 1) * ROWS + row) * RECORD;
-                each[n] = __ldcg(reinterpret_cast<const float2*>(record + HEAD));
-                sums[n] = __ldcg(reinterpret_cast<const float4*>(record + d));
-            }
-#pragma unroll
             for (int n = 0; n < AT_ONCE; ++n) {
-                if (from + n >= parts) each[n].x = -INFINITY;
+                each[n] = make_float2(-INFINITY, 0), sums[n] = make_float4(0, 0, 0, 0);
+                if (from + n < parts) recall(records + ((from + n) * ITEMS + i) * KEPT, each[n], sums[n]);
             }
             whole.add(each, sums);
         }

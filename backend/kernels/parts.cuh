@@ -1,8 +1,10 @@
 // Parts of a softmax and its sums, which warps and blocks have made, added up in their order.
 #pragma once
-#include "common.cuh"
+#include "mma.cuh"
 
-__device__ __forceinline__ float weight_of(float one, float all) { return one == -INFINITY ? 0.0f : exp2f(one - all); }
+constexpr int KEPT = 8;   // floats of a part in memory, so that a load brings all of it: sums, greatest score, total, padding
+
+__device__ __forceinline__ float weight_of(float one, float all) { return one == -INFINITY ? 0.0f : power_of_2(one - all); }
 
 // Four elements of a query head's sums, as parts of them are added up.
 struct Whole {
@@ -26,11 +28,19 @@ struct Whole {
         most = now;
     }
     template <class T> __device__ __forceinline__ void write(T* to, float by) const {
-        Pack<T, 4> y;
-        y.set(0, sum.x * by), y.set(1, sum.y * by), y.set(2, sum.z * by), y.set(3, sum.w * by);
-        store<T, 4>(to, y);
+        __stcg(reinterpret_cast<uint2*>(to), make_uint2(pair<T>(sum.x * by, sum.y * by), pair<T>(sum.z * by, sum.w * by)));
+    }
+    __device__ __forceinline__ void keep(float* to) const {
+        __stcg(reinterpret_cast<float4*>(to), sum);
+        __stcg(reinterpret_cast<float2*>(to + 4), make_float2(most, total));
     }
 };
+
+// What another block has kept.
+__device__ __forceinline__ void recall(const float* from, float2& told, float4& sums) {
+    told = *reinterpret_cast<const float2*>(from + 4);
+    sums = *reinterpret_cast<const float4*>(from);
+}
 
 // How many came before, of `last` others; the last leaves zero. What a block has written before its barrier is seen by
 // the blocks that come later, behind a barrier of theirs.

@@ -27,12 +27,6 @@ struct Rows {
     float slope[TILES][2];
 };
 
-__device__ __forceinline__ float power_of_2(float x) {
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-
 // KEYS rows of a cache from `from` on, as T: all of them, or the first `count` and the last of these again, which nothing
 // sees.
 template <bool ALL> __device__ __forceinline__ void copy(T* to, const C* from, int count) {
