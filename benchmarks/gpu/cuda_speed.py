@@ -1,12 +1,13 @@
 """Speed of an engine of target cuda on this machine's GPU: LLaMA 3.1 8B's shape with random weights, in bf16.
 
     python benchmarks/gpu/cuda_speed.py all [--work FOLDER] [--layers 32]
-    python benchmarks/gpu/cuda_speed.py build|load|run|profile|bandwidth [--work FOLDER]
+    python benchmarks/gpu/cuda_speed.py build|check|load|run|profile|bandwidth [--work FOLDER]
 
-``all`` makes the checkpoint, measures how fast the GPU copies, builds the engine, loads it, times prefill and decode,
-says where the time of a step goes, and times transformers with torch.compile; each part in a process of its own, which
-is ended after some minutes, so that none takes the others with it. Decode is timed by the GPU's events over a run of
-steps, and by the host's clock. PYTHONPATH may be a checkout: trtc need not be installed.
+``all`` makes the checkpoint, measures how fast the GPU copies, builds the engine, compares its tokens with
+transformers', loads it, times prefill and decode, says where the time of each goes, and times transformers with
+torch.compile; each part in a process of its own, which is ended after some minutes, so that none takes the others with
+it. Decode is timed by the GPU's events over a run of steps, and by the host's clock. PYTHONPATH may be a checkout: trtc
+need not be installed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def everything(work: Path, layers: int) -> None:
     theirs = [(f"transformers {b}", [*llama, "time", str(work / "model"), "--tokens", "1024", "--batch", str(b),
                                      "--dtype", "bfloat16"], 180) for b in (1, 8, 64)]   # fmt: skip
     parts = [("checkpoint", [*llama, "make", str(work / "model"), *shape], 180)]
-    seconds = {"bandwidth": 60, "build": 300, "load": 120, "run": 180, "profile": 90}
+    seconds = {"bandwidth": 60, "build": 300, "check": 120, "load": 120, "run": 180, "profile": 90}
     parts += [(name, [*here, name, "--work", str(work)], most) for name, most in seconds.items()]
     for name, command, most in [*parts, *theirs]:
         start = time.perf_counter()
@@ -110,6 +111,36 @@ def run(work: Path) -> None:
     for batch, tokens, capacity in DECODES:
         if tokens + STEPS + WARM < bundle.limits.max_seq_len:
             decode(session, bundle, batch, tokens, capacity)
+
+
+def check(work: Path) -> None:
+    """Continue ragged prompts greedily; print which tokens transformers would have said, here and in bf16."""
+    import trtc
+
+    random, new = np.random.default_rng(1), 32
+    prompts = [random.integers(3, 30000, size).tolist() for size in (1, 60, 500, 1024)]
+    engine = trtc.load(work / "engine", verify=False)
+    texts = [completion.token_ids for completion in engine.generate(prompts, max_new_tokens=new)]
+    del engine
+    gaps, count = list[float](), 0
+    for prompt, text, logits in zip(prompts, texts, their_logits(work / "model", prompts, texts), strict=True):
+        said = logits[len(prompt) - 1 : -1]
+        below = said.max(-1).values - said[range(len(text)), text]
+        gaps += [float(gap) for gap in below if gap > 0]
+        count += len(text)
+    said = ", ".join(f"{gap:.4f}" for gap in sorted(gaps)) or "-"
+    print(f"{count - len(gaps)} of {count} tokens are those of transformers in bf16; the logits of others are "
+          f"{said} below the greatest there", flush=True)   # fmt: skip
+
+
+def their_logits(folder: Path, prompts: list[list[int]], texts: list[list[int]]) -> Iterator[Any]:
+    """transformers' logits of each token of each prompt and its text: f32 of [tokens, vocabulary]."""
+    from random_models import torch, transformers
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, device_map="cuda")
+    for prompt, text in zip(prompts, texts, strict=True):
+        with torch.inference_mode():
+            yield model(torch.tensor([prompt + text], device="cuda")).logits[0].float()
 
 
 def opened(work: Path) -> tuple[Any, Any]:
@@ -179,22 +210,23 @@ def decode(session: Any, bundle: Any, batch: int, tokens: int, capacity: int) ->
 
 
 def profile(work: Path) -> None:
-    """Print where the time of a decode step goes, by the kind of step."""
+    """Print where the time of a decode step and of a prefill goes, by the kind of step."""
     from trtc.runtime.bundle import EngineBundle
     from trtc.runtime.cuda.layers import times
 
-    for batch in (1, 8, 64):
-        said = times(EngineBundle.open(work / "engine", verify=False), batch, 1024)
+    for batch, past, new in ((1, 1024, 1), (8, 1024, 1), (64, 1024, 1), (1, 0, 1024), (8, 0, 1024)):
+        said = times(EngineBundle.open(work / "engine", verify=False), batch, past, new)
         sums: dict[str, list[float]] = {}
         for name, seconds in said["seconds"].items():
             sums.setdefault(re.sub(r"\.\d+\.", ".*.", name), []).extend(seconds)
-        print(f"batch {batch}, {said['context']} keys: {sum(map(sum, sums.values())) * 1e3:.3f} ms in all", flush=True)
+        total = sum(map(sum, sums.values())) * 1e3
+        print(f"batch {batch}, {new} new, {said['context']} keys: {total:.3f} ms in all", flush=True)
         for name, seconds in sorted(sums.items(), key=lambda item: -sum(item[1])):
             print(f"  {name:60} {len(seconds):4} x {1e6 * sum(seconds) / len(seconds):7.1f} us", flush=True)
 
 
 PARTS: dict[str, Callable[[Path], None]] = {
-    "bandwidth": bandwidth, "build": build, "load": load, "run": run, "profile": profile,
+    "bandwidth": bandwidth, "build": build, "check": check, "load": load, "run": run, "profile": profile,
 }   # fmt: skip
 
 

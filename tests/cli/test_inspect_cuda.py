@@ -46,6 +46,8 @@ def test_the_time_of_a_step(trtc_: Trtc, engine: Path, monkeypatch: pytest.Monke
     code, out, _ = trtc_("inspect", engine, "--times", tmp_path / "times.json")
     assert code == 0 and out.startswith("decode-1, B in 1..1, S in 1..1, M in 1..16: B = 1, S = 1, M = 16, ")
     assert _layers.RUNTIMES["cuda"] == times.__module__
+    said = times(EngineBundle.open(engine), batch=2, new=3)
+    assert (said["profile"], said["sizes"], said["context"]) == (2, {"B": 2, "S": 3, "M": 16}, 3)
 
 
 def test_a_paged_cache(trtc_: Trtc, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
