@@ -1,13 +1,13 @@
 """Speed of an engine of target cuda on this machine's GPU: LLaMA 3.1 8B's shape with random weights, in bf16.
 
-    python benchmarks/gpu/cuda_speed.py all [--work FOLDER] [--layers 32]
+    python benchmarks/gpu/cuda_speed.py all [--work FOLDER] [--layers 32] [--transformers 1 8 64]
     python benchmarks/gpu/cuda_speed.py build|check|load|run|profile|bandwidth [--work FOLDER]
 
-``all`` makes the checkpoint, measures how fast the GPU copies, builds the engine, compares its tokens with
-transformers', loads it, times prefill and decode, says where the time of each goes, and times transformers with
-torch.compile; each part in a process of its own, which is ended after some minutes, so that none takes the others with
-it. Decode is timed by the GPU's events over a run of steps, and by the host's clock. PYTHONPATH may be a checkout: trtc
-need not be installed.
+``all`` makes the checkpoint, measures how fast the GPU copies and multiplies, builds the engine, compares its tokens
+with transformers', loads it, times prefill and decode, says where the time of each goes, times transformers with
+torch.compile, steps with weights of 8 and 4 bits, and each kernel, and prints a table. Each part is a process of its
+own, which is ended after some minutes, so that none takes the others with it. Decode is timed by the GPU's events over
+a run of steps, and by the host's clock. PYTHONPATH may be a checkout: trtc need not be installed.
 """
 
 from __future__ import annotations
@@ -21,15 +21,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import numpy as np
+from cuda_table import table
 
 HERE = Path(__file__).parent
 STEPS, WARM = 30, 5
 DECODES = ((1, 1024, 1152), (1, 1024, 8192), (8, 1024, 1152), (8, 1024, 8192), (64, 1024, 1152), (1, 8000, 8192))
 """Batch, tokens in the cache, capacity."""
 PREFILLS = ((1, 1024), (8, 1024), (1, 128))
+ENDS = (("steps", ("step.py",), 90), ("kernels", ("kernels.py", "time"), 120))
 
 
 def main() -> None:
@@ -37,37 +40,49 @@ def main() -> None:
     parser.add_argument("what", choices=("all", *PARTS))
     parser.add_argument("--work", type=Path, default=Path("/tmp/cuda_speed"))
     parser.add_argument("--layers", type=int, default=32)
+    parser.add_argument("--transformers", type=int, nargs="*", default=[1, 8, 64], help="batch sizes")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     if arguments.what == "all":
-        everything(arguments.work, arguments.layers)
+        everything(arguments.work, arguments.layers, arguments.transformers)
     else:
         PARTS[arguments.what](arguments.work)
 
 
-def everything(work: Path, layers: int) -> None:
+def everything(work: Path, layers: int, batches: list[int]) -> None:
     """Run all parts; what fails or takes too long is said."""
     here, llama = [sys.executable, __file__], [sys.executable, str(HERE / "random_llama.py")]
     shape = ["--shape", "8b", "--layers", str(layers), "--dtype", "bfloat16"]
     theirs = [(f"transformers {b}", [*llama, "time", str(work / "model"), "--tokens", "1024", "--batch", str(b),
-                                     "--dtype", "bfloat16"], 180) for b in (1, 8, 64)]   # fmt: skip
+                                     "--dtype", "bfloat16"], 180) for b in batches]   # fmt: skip
     parts = [("checkpoint", [*llama, "make", str(work / "model"), *shape], 180)]
     seconds = {"bandwidth": 60, "build": 300, "check": 120, "load": 120, "run": 180, "profile": 90}
     parts += [(name, [*here, name, "--work", str(work)], most) for name, most in seconds.items()]
-    for name, command, most in [*parts, *theirs]:
-        start = time.perf_counter()
-        try:
-            status = subprocess.run(command, timeout=most, check=False).returncode
-            said = f"FAILED with {status}" if status else "done"
-        except subprocess.TimeoutExpired:
-            said = f"FAILED: no end within {most} s"
-        print(f"== {name}: {said}, {time.perf_counter() - start:.0f} s", flush=True)
+    ends = [(name, [sys.executable, str(HERE / command[0]), *command[1:]], most) for name, command, most in ENDS]
+    said = "".join(part(*each) for each in [*parts, *theirs, *ends])
+    print(table(said, layers), flush=True)
+
+
+def part(name: str, command: list[str], most: float) -> str:
+    """Run a command for so many seconds at most, and print and give what it prints."""
+    start, lines = time.perf_counter(), list[str]()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        ended = Timer(most, process.kill)
+        ended.start()
+        for line in process.stdout or ():
+            lines.append(line)
+            print(line, end="", flush=True)
+        ended.cancel()
+    said = f"FAILED with {process.returncode}" if process.returncode else "done"
+    print(f"== {name}: {said}, {time.perf_counter() - start:.0f} s of {most:.0f}", flush=True)
+    return "".join(lines)
 
 
 def bandwidth(work: Path) -> None:
-    from device import copy_bandwidth
+    from device import copy_bandwidth, product_rate
 
     print(f"copies move {copy_bandwidth() / 1e12:.2f} TB/s, read and written", flush=True)
+    print(f"a product of 8192 x 8192 x 8192 in bf16 makes {product_rate() / 1e12:.0f} TFLOP/s", flush=True)
 
 
 def build(work: Path) -> None:
