@@ -11,6 +11,7 @@ from emulated_cuda import compile_emulated, install
 
 from trtc.cli import _layers
 from trtc.runtime.bundle import EngineBundle
+from trtc.runtime.cuda import layers
 from trtc.runtime.cuda.layers import times
 
 MODEL = Path(__file__).parents[2] / "examples" / "shakespeare"
@@ -40,6 +41,7 @@ def test_steps_by_phase_and_the_ops_of_their_places(trtc_: Trtc, engine: Path) -
 
 def test_the_time_of_a_step(trtc_: Trtc, engine: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     install(monkeypatch)
+    monkeypatch.setattr(layers, "REPEATS", 2)
     said = times(EngineBundle.open(engine))
     assert (said["profile"], said["sizes"], said["context"]) == (0, {"B": 1, "S": 1, "M": 16}, 9)
     (tmp_path / "times.json").write_text(json.dumps(said))
