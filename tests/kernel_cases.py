@@ -246,19 +246,35 @@ def rope_and_append(stored: DType | None = None, paged: bool = False) -> Callabl
         tokens = int(rng.choice((1, 1, 3)))
         make = CacheMaker(rng, stored, paged, tokens)
         caches, rest = make.caches(dtype, kv_heads, size, make.past)
-        half = int(rng.choice((0, size // 4, size // 2)))
-        tables: dict[str, Any] = {}
-        if half:
-            angles = rng.random((make.sizes["M"], half)) * 7
-            for key, table in (("cos", np.cos(angles)), ("sin", np.sin(angles))):   # as rounded to the type
-                tables[key] = make.given(key, f32["M", half], table.astype(dtype.numpy).astype(np.float32))
         return make.case(fused.RopeAndAppend(
             make.floats("qkv", dtype["B", tokens, (heads + 2 * kv_heads) * size]), **caches,
-            start=make.given("start", i32["B",], make.past), **tables, **rest,
+            start=make.given("start", i32["B",], make.past), **tables(make, dtype, size), **rest,
             heads=heads, kv_heads=kv_heads, interleaved=bool(rng.random() < 0.5),
         ))   # fmt: skip
 
     return made
+
+
+def tables(make: CacheMaker, dtype: DType, size: int) -> dict[str, Any]:
+    """Cosines and sines, as rounded to the type, of all elements of a head, of half of them, or none."""
+    half = int(make.rng.choice((0, size // 4, size // 2)))
+    if not half:
+        return {}
+    angles = make.rng.random((make.sizes["M"], half)) * 7
+    return {
+        key: make.given(key, f32["M", half], table.astype(dtype.numpy).astype(np.float32))
+        for key, table in (("cos", np.cos(angles)), ("sin", np.sin(angles)))
+    }
+
+
+def seen(make: CacheMaker, heads: int, size: int) -> dict[str, Any]:
+    """What decides which keys a token sees, and how much: slopes, or none; scale; window; soft-cap."""
+    rng, found = make.rng, dict[str, Any]()
+    if rng.random() < 0.3:
+        slopes = 2.0 ** -rng.integers(1, 8, heads)
+        found["slopes"] = make.given("slopes", f32[heads,], slopes.astype(np.float32))
+    window, softcap = int(rng.choice((0, 0, 5, 100))), float(rng.choice((0, 0, 2)))
+    return {**found, "scale": size**-0.5, "window": window, "softcap": softcap}
 
 
 def decode_attention(stored: DType | None = None, paged: bool = False) -> Callable[[Random, DType], Case]:
@@ -266,14 +282,29 @@ def decode_attention(stored: DType | None = None, paged: bool = False) -> Callab
         heads, kv_heads, size = heads_of(rng)
         make = CacheMaker(rng, stored, paged, 0)
         caches, rest = make.caches(dtype, kv_heads, size, make.past)
-        if rng.random() < 0.3:
-            slopes = 2.0 ** -rng.integers(1, 8, heads)
-            rest["slopes"] = make.given("slopes", f32[heads,], slopes.astype(np.float32))
+        told = seen(make, heads, size)
         return make.case(fused.DecodeAttention(
             make.floats("q", dtype["B", 1, heads * size]), **caches,
-            lengths=make.given("lengths", i32["B",], make.past), **rest,
-            heads=heads, kv_heads=kv_heads, scale=size**-0.5, window=int(rng.choice((0, 0, 5, 100))),
-            softcap=float(rng.choice((0, 0, 2))),
+            lengths=make.given("lengths", i32["B",], make.past), **rest, **told, heads=heads, kv_heads=kv_heads,
+        ))   # fmt: skip
+
+    return made
+
+
+def append_and_attend(stored: DType | None = None, paged: bool = False) -> Callable[[Random, DType], Case]:
+    def made(rng: Random, dtype: DType) -> Case:
+        heads, kv_heads = ((1, 1), (4, 4), (8, 2), (12, 1), (16, 1), (28, 4))[int(rng.integers(6))]
+        size = int(rng.choice((32, 64, 96, 128, 256)))
+        make = CacheMaker(rng, stored, paged, 1)
+        caches, rest = make.caches(dtype, kv_heads, size, make.past)
+        if rng.random() < 0.5:
+            new = (rng.random(make.sizes["B"]) < 0.7).astype(np.int32)
+            rest["lengths"] = make.given("lengths", i32["B",], new)
+        told = seen(make, heads, size)
+        return make.case(fused.AppendAndAttend(
+            make.floats("qkv", dtype["B", 1, (heads + 2 * kv_heads) * size]), **caches,
+            start=make.given("start", i32["B",], make.past), **tables(make, dtype, size), **rest, **told,
+            heads=heads, kv_heads=kv_heads, interleaved=bool(rng.random() < 0.5),
         ))   # fmt: skip
 
     return made
@@ -291,15 +322,12 @@ def prefill_attention(stored: DType | None = None, paged: bool = False) -> Calla
         new = np.where(rng.random(batch) < 0.5, rng.choice((0, 1, tokens), batch), rng.integers(0, tokens + 1, batch))
         start = np.minimum(np.where(rng.random(batch) < 0.4, 0, make.past), capacity - new)
         caches, rest = make.caches(dtype, kv_heads, size, start + new)
-        if rng.random() < 0.3:
-            slopes = 2.0 ** -rng.integers(1, 8, heads)
-            rest["slopes"] = make.given("slopes", f32[heads,], slopes.astype(np.float32))
+        told = seen(make, heads, size)
         return make.case(fused.PrefillAttention(
             make.floats("q", dtype["B", "S", heads * size]), **caches,
             start=make.given("start", i32["B",], start.astype(np.int32)),
-            lengths=make.given("lengths", i32["B",], new.astype(np.int32)), **rest,
-            heads=heads, kv_heads=kv_heads, scale=size**-0.5, window=int(rng.choice((0, 0, 5, 100))),
-            softcap=float(rng.choice((0, 0, 2))),
+            lengths=make.given("lengths", i32["B",], new.astype(np.int32)), **rest, **told,
+            heads=heads, kv_heads=kv_heads,
         ))   # fmt: skip
 
     return made
@@ -331,6 +359,10 @@ MAKES: dict[str, Callable[[Random, DType], Case]] = {
     "decode_attention, paged": decode_attention(paged=True),
     "decode_attention, i8": decode_attention(i8),
     "decode_attention, f8e4m3, paged": decode_attention(f8e4m3, paged=True),
+    "append_and_attend": append_and_attend(),
+    "append_and_attend, paged": append_and_attend(paged=True),
+    "append_and_attend, i8": append_and_attend(i8),
+    "append_and_attend, f8e4m3, paged": append_and_attend(f8e4m3, paged=True),
     "prefill_attention": prefill_attention(),
     "prefill_attention, paged": prefill_attention(paged=True),
     "prefill_attention, i8": prefill_attention(i8),
@@ -345,10 +377,10 @@ def seeded(name: str, dtype: DType, seed: int) -> Case:
 
 
 def serving(case: Case, architecture: int) -> list[Kernel]:
-    """The kernels that serve a case; none for integer weights of f32 alone."""
+    """The kernels that serve a case; of f32, none for integer weights and for attention that appends."""
     found = [k for k in KERNELS[type(case.op)] if k.serves(case.op, architecture) is None]
-    weight = case.op.operands.get("weight")
-    assert found or (case.op.dtype == f32 and weight is not None and weight.dtype in (i4, i8))
+    weight, appends = case.op.operands.get("weight"), isinstance(case.op, fused.AppendAndAttend)
+    assert found or (case.op.dtype == f32 and (appends or (weight is not None and weight.dtype in (i4, i8))))
     return found
 
 

@@ -7,10 +7,12 @@ from typing import Any
 
 from trtc.backend.cuda.rules import is_output
 from trtc.backend.heads import flat_heads
+from trtc.backend.kernels import KERNELS
 from trtc.backend.kernels.linear import MOST as FEW
 from trtc.backend.kernels.ops import (
     AddLayerNorm,
     AddRMSNorm,
+    AppendAndAttend,
     ArgMax,
     DecodeAttention,
     Dequantize,
@@ -26,6 +28,7 @@ from trtc.ir.ops import (
     Attention,
     Binary,
     Cast,
+    Constant,
     Gather,
     LayerNorm,
     Linear,
@@ -94,6 +97,31 @@ def prefill_of_one(op: PrefillAttention) -> Value | None:
         op.q, op.key_cache, op.value_cache, lengths, *rest, heads=op.heads, kv_heads=op.kv_heads,
         scale=op.scale, window=op.window, softcap=op.softcap,
     )   # fmt: skip
+
+
+def append_and_attend(op: DecodeAttention, graph: Graph) -> Mapping[Value, Value] | Skip | None:
+    """decode_attention(rope_and_append(qkv))  ->  append_and_attend(qkv), whose other results are the caches"""
+    made, given = op.q, (op.q, op.key_cache, op.value_cache)
+    if not isinstance(made, RopeAndAppend) or given != made.results or op.pages is not made.pages:
+        return None
+    readers = [user for value in given for user in graph.users[value] if not isinstance(user, Result)]
+    if any(user is not op for user in readers) or is_output(made, graph):
+        return None
+    match op.lengths:
+        case Add(start, Constant(values=(1,))) if start is made.start:
+            lengths = None
+        case Add(start, lengths) if start is made.start and lengths.type == start.type:
+            pass
+        case _:
+            return None
+    fused = AppendAndAttend(
+        made.qkv, made.key_cache, made.value_cache, made.start, made.cos, made.sin, lengths, made.pages, op.slopes,
+        made.key_scale, made.value_scale, made.heads, made.kv_heads, made.interleaved, op.scale, op.window, op.softcap,
+    )   # fmt: skip
+    if all(reasons := [kernel.condition(fused) for kernel in KERNELS[AppendAndAttend]]):
+        return Skip("; ".join(filter(None, reasons)))
+    _, keys, values = fused.results
+    return {op: fused, op.key_cache: keys, op.value_cache: values}
 
 
 def unfit(op: Attention) -> str | None:
@@ -207,6 +235,6 @@ def _int(size: Size) -> int:
 
 STAGES: tuple[tuple[Rule, ...], ...] = (
     (decode_attention, prefill_attention, prefill_of_one, gather_of_one, chosen_rows, narrow),
-    (residual, activation, greatest),
+    (residual, activation, greatest, append_and_attend),
     (add_norm, whole_weight),
 )

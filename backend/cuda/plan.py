@@ -22,18 +22,19 @@ live at one time at most, may be compared with. A STEP is one of
 ``{"i32": EXPR}``, ``{"i64": EXPR}`` or ``{"f32": x}``. A REF is ``{"at": "weight", "name": ..., "offset": n}``,
 ``{"at": "scratch", "offset": n}``, ``{"at": "io", "name": ..., "offset": n}``, where an output that updates an input
 goes by the input's name, or ``{"at": "counters"}``. An EXPR is a number, or text for `trtc.expressions` in B, S, M,
-P and ``multiprocessors``. A step with ``overlaps`` may start before the one before it is done: it waits by itself.
+P and ``multiprocessors``. A step with ``overlaps`` may start before the one before it is done: it waits by itself. The
+first has none: a run begins when all that came before is done.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
 from trtc.backend.cuda.memory import MULTIPROCESSORS, Layout, layout
 from trtc.backend.cuda.phases import Phase, phases
-from trtc.backend.cuda.steps import Region, Step, steps_of
+from trtc.backend.cuda.steps import Buffer, Region, Step, steps_of
 from trtc.backend.cuda.weights import Weights
 from trtc.backend.kernels import Kernel, Launch, Pointer, product
 from trtc.backend.kernels.launch import Argument
@@ -123,10 +124,16 @@ def plan_of(graph: Graph, architecture: int, only: Iterable[str] = ()) -> Plan:
 
 def _phase(planned: PhasePlan, order: Mapping[tuple[Any, ...], int]) -> dict[str, Any]:
     phase, memory = planned.phase, planned.layout
+    steps = [_STEPS[s.kind](s, memory, order) for s in planned.steps]
+    written = set[Buffer]()
+    for step, entry in zip(planned.steps, steps, strict=True):
+        if step.launch:
+            entry["overlaps"] = step is not planned.steps[0] and _overlaps(step, written)
+        written |= {region.buffer for region in step.results}
     return {
         "name": phase.name, "bounds": {name: list(pair) for name, pair in phase.bounds.items()}, "tokens": phase.tokens,
         "scratch_bytes": memory.bytes, "peak": memory.bytes, "lower_bound": memory.lower_bound,
-        "steps": [_STEPS[s.kind](s, memory, order) for s in planned.steps],
+        "steps": steps,
     }   # fmt: skip
 
 
@@ -135,15 +142,23 @@ def _launch(step: Step, memory: Layout, order: Mapping[tuple[Any, ...], int]) ->
     assert kernel and launch and op
     return {
         "kind": "launch", "kernel": order[kernel_key(kernel, launch)], "grid": list(launch.grid),
-        "block": list(launch.block), "overlaps": _overlaps(step), "loc": step.loc, "op": op.name,
+        "block": list(launch.block), "loc": step.loc, "op": op.name,
         "arguments": [_argument(a, step, memory) for a in launch.arguments],
     }   # fmt: skip
 
 
-def _overlaps(step: Step) -> bool:
-    """Whether a launch may start early: kernels read weights before they wait, so these must be nobody's results."""
-    early = (step.operands[name].buffer for name in EARLY if name in step.operands)
-    return bool(step.launch and step.launch.overlaps) and all(buffer.at == "weight" for buffer in early)
+def _overlaps(step: Step, written: Set[Buffer]) -> bool:
+    """Whether a launch may start early: what its kernel reads before it waits must be nobody's result.
+
+    Args:
+        written: by the steps before it.
+    """
+    launch, given = step.launch, step.operands
+    assert launch
+    weights = (given[name].buffer for name in EARLY if name in given)
+    others = (given[name].buffer for name in launch.early if name in given)
+    told = all(buffer.at != "scratch" and buffer not in written for buffer in others)
+    return launch.overlaps and told and all(buffer.at == "weight" for buffer in weights)
 
 
 def _argument(argument: Argument, step: Step, memory: Layout) -> dict[str, Any]:

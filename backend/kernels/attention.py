@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TypeAlias
+
 from trtc.backend.kernels.kernel import kernel
 from trtc.backend.kernels.launch import (
     MULTIPROCESSORS,
@@ -16,7 +19,7 @@ from trtc.backend.kernels.launch import (
     result,
     text,
 )  # fmt: skip
-from trtc.backend.kernels.ops import DecodeAttention, PrefillAttention, RopeAndAppend
+from trtc.backend.kernels.ops import AppendAndAttend, DecodeAttention, PrefillAttention, RopeAndAppend
 from trtc.backend.kernels.ops.attention import PAGE
 from trtc.backend.kernels.rules import fixed, float_type
 from trtc.expressions import Expression
@@ -25,25 +28,33 @@ from trtc.ir.types import Size, bf16, f8e4m3, f16, i8
 LARGEST = 256   # elements of a head
 MOST = 64       # blocks that share a key head of a sequence
 SHORTEST, LONGEST = 128, 2048   # keys that are worth a block of them, and the most that one should have alone
+EARLY = 1       # whether keys are loaded before the launch before is done, where they are there already
+
+Cached: TypeAlias = RopeAndAppend | AppendAndAttend | DecodeAttention | PrefillAttention
+Decoding: TypeAlias = AppendAndAttend | DecodeAttention
 
 
-def _quantized(op: RopeAndAppend | DecodeAttention | PrefillAttention) -> int:
+def _quantized(op: Cached) -> int:
     return {i8: 1, f8e4m3: 2}.get(op.key_cache.dtype, 0)
 
 
-def _defines(op: RopeAndAppend | DecodeAttention | PrefillAttention) -> dict[str, int | str]:
+def _defines(op: Cached) -> dict[str, int | str]:
     return {
         "T": op.dtype.name, "QUANTIZED": _quantized(op), "PAGED": int(op.pages is not None),
-        "HEADS": op.heads, "HEAD": fixed(op.key_cache.shape[3]),
+        "HEADS": op.heads, "KV_HEADS": op.kv_heads, "HEAD": fixed(op.key_cache.shape[3]),
     }   # fmt: skip
 
 
-def _capacity(op: RopeAndAppend | DecodeAttention | PrefillAttention) -> Size | str:
+def _turning(op: RopeAndAppend | AppendAndAttend) -> dict[str, int | str]:
+    return {"HALF": fixed(op.cos.shape[1]) if op.cos else 0, "INTERLEAVED": int(op.interleaved)}
+
+
+def _capacity(op: Cached) -> Size | str:
     """Tokens of a sequence that the caches have room for."""
     return product(op.pages.shape[1], PAGE) if op.pages else op.key_cache.shape[2]
 
 
-def _given(op: RopeAndAppend | DecodeAttention | PrefillAttention) -> tuple[Argument, ...]:
+def _given(op: Cached) -> tuple[Argument, ...]:
     return tuple(operand(f.name) for f in op.fields if f.is_operand and getattr(op, f.name) is not None)
 
 
@@ -51,10 +62,7 @@ def _given(op: RopeAndAppend | DecodeAttention | PrefillAttention) -> tuple[Argu
 def rope_and_append(op: RopeAndAppend) -> Launch:
     """A warp moves one head of a token."""
     warps, tokens = 4, op.qkv.shape[1]
-    half = fixed(op.cos.shape[1]) if op.cos else 0
-    defines = _defines(op) | {
-        "KV_HEADS": op.kv_heads, "HALF": half, "INTERLEAVED": int(op.interleaved), "WARPS": warps,
-    }   # fmt: skip
+    defines = _defines(op) | _turning(op) | {"WARPS": warps}
     grid = (ceildiv(op.heads + 2 * op.kv_heads, warps), product(op.qkv.shape[0], tokens), 1)
     arguments = (*_given(op), result(), count(tokens), count(_capacity(op)))
     return Launch(
@@ -62,7 +70,7 @@ def rope_and_append(op: RopeAndAppend) -> Launch:
     )
 
 
-def _decodes(op: DecodeAttention) -> str | None:
+def _decodes(op: Decoding) -> str | None:
     size = fixed(op.key_cache.shape[3])
     if op.dtype not in (f16, bf16):
         return f"q is {op.dtype}, but must be f16 or bf16"
@@ -88,15 +96,32 @@ def plain_decode_attention(op: DecodeAttention) -> Launch:
 @kernel("decode_attention.cu", _decodes)
 def decode_attention(op: DecodeAttention) -> Launch:
     """Blocks share the keys of a sequence; how many follows from its length, on the device."""
-    batch, group, size = op.q.shape[0], op.heads // op.kv_heads, fixed(op.key_cache.shape[3])
+    return _decode(op, {"FRESH": 0, "NEW": 0, "EARLY": 0})
+
+
+def _appends(op: AppendAndAttend) -> str | None:
+    group = op.heads // op.kv_heads
+    return _decodes(op) or (f"{group} query heads share a key head, but must be 16 at most" if group > 16 else None)
+
+
+@kernel("decode_attention.cu", _appends)
+def append_and_attend(op: AppendAndAttend) -> Launch:
+    """The same; the block that has the newest position writes the new key and value."""
+    fresh: dict[str, int | str] = {"FRESH": 1, "NEW": int(op.lengths is not None), "EARLY": EARLY}
+    early = ("key_cache", "value_cache", "start", "lengths", "pages", "cos", "sin") if EARLY else ()
+    return replace(_decode(op, fresh | _turning(op)), in_place={1: "key_cache", 2: "value_cache"}, early=early)
+
+
+def _decode(op: Decoding, more: dict[str, int | str]) -> Launch:
+    batch, group, size = op.shape[0], op.heads // op.kv_heads, fixed(op.key_cache.shape[3])
     together = min(group, 16) * size
     warps = 8 if together <= 1024 else 4 if together <= 2048 else 2   # whose parts fit into shared memory
     sets = op.kv_heads * -(-group // 16)
     pairs = product(batch, sets)
     at_once = f"max(1, ceildiv({MULTIPROCESSORS} + 1 - {pairs}, {pairs}))"   # blocks a pair, rounded down
     parts = _parts(at_once, _capacity(op))
-    record = 4 * min(group, 16) * (size + 2)
-    defines = _attention_defines(op) | {
+    record = 4 * min(group, 16) * (size + 4)
+    defines = _attention_defines(op) | more | {
         "GROUP": group, "WARPS": warps, "MOST": MOST, "SHORTEST": SHORTEST, "LONGEST": LONGEST,
     }   # fmt: skip
     arguments = (*_given(op), result(), Pointer("workspace"), Pointer("counters"), *_scalars(op), count(at_once))
@@ -146,10 +171,10 @@ def _parts(at_once: Expression, capacity: Size | str) -> Expression:
     return f"min({MOST}, max(ceildiv({capacity}, {LONGEST}), min({at_once}, ceildiv({capacity}, {SHORTEST}))))"
 
 
-def _attention_defines(op: DecodeAttention | PrefillAttention) -> dict[str, int | str]:
+def _attention_defines(op: Decoding | PrefillAttention) -> dict[str, int | str]:
     given = {"WINDOW": op.window, "SOFTCAP": int(op.softcap > 0), "SLOPES": int(op.slopes is not None)}
-    return _defines(op) | {"KV_HEADS": op.kv_heads} | given
+    return _defines(op) | given
 
 
-def _scalars(op: DecodeAttention | PrefillAttention) -> tuple[Argument, ...]:
+def _scalars(op: Decoding | PrefillAttention) -> tuple[Argument, ...]:
     return count(_capacity(op)), Scalar("f32", op.scale), Scalar("f32", op.softcap)

@@ -4,16 +4,38 @@
 //
 // T: elements of q and y. C: of the caches, T, i8 or f8e4m3. HEAD: elements of a head. GROUP: query heads a key head. MOST: blocks
 // that share a sequence's key head. SHORTEST, LONGEST: keys that are worth a block, and that are more than one's share.
+//
+// FRESH: q is as a product leaves it, with the new key and value behind it (16 query heads a key head at most). A block
+// turns its query heads; the one that has the newest position turns the key, too, and takes both from shared memory, while
+// they go into the caches. NEW: there are numbers of new tokens, 0 or 1. EARLY: keys are loaded before what is launched
+// before is done, so nothing of the same run may write what tells where they are.
 #include "cache.cuh"
 #include "eight.cuh"
+#include "parts.cuh"
+#if FRESH
+#include "rope.cuh"
+#endif
 
 constexpr int ROWS = GROUP < 16 ? GROUP : 16;            // query heads of a block
+constexpr int TILES = ROWS > 8 ? 2 : 1;                  // of 8 rows: 16 are multiplied anyway
 constexpr int SETS = (GROUP + 15) / 16;                  // blocks that share a key head
 constexpr int WIDE = HEAD / 64, LEFT = HEAD % 64 / 32;   // 64 elements of values, 8 a lane; then 32, 4 a lane
-constexpr int RECORD = HEAD + 2;                         // floats of a query head's part: sums, greatest score, total
+constexpr int RECORD = HEAD + 4;                         // floats of a query head's part: sums, greatest score, total, padding
+constexpr int AT_ONCE = 8;                               // blocks whose parts are loaded together
+
+#if FRESH
+#define GIVEN_PARAMETERS const T *q, C *keys, C *values, const int *start, TABLES_PARAMETERS
+#else
+#define GIVEN_PARAMETERS const T *q, const C *keys, const C *values,
+#endif
+#if NEW || !FRESH
+#define LENGTHS_PARAMETER const int* lengths,
+#else
+#define LENGTHS_PARAMETER
+#endif
 
 struct Part {
-    float most[2], total[2];
+    float most[TILES], total[TILES];
     float sum[8 * WIDE + 4 * LEFT][4];
 };
 
@@ -21,108 +43,184 @@ __device__ __forceinline__ u32 low(u32 a, u32 b) { return __byte_perm(a, b, 0x54
 __device__ __forceinline__ u32 high(u32 a, u32 b) { return __byte_perm(a, b, 0x7632); }
 
 extern "C" __global__ void __launch_bounds__(WARPS * 32) decode_attention(
-    const T* q, const C* keys, const C* values, const int* lengths,
-    PAGES_PARAMETER SLOPES_PARAMETER SCALES_PARAMETERS T* y, float* workspace, u32* counters, int capacity, float scale, float softcap, int at_once) {
+    GIVEN_PARAMETERS LENGTHS_PARAMETER PAGES_PARAMETER SLOPES_PARAMETER SCALES_PARAMETERS T* y, float* workspace,
+    u32* counters, int capacity, float scale, float softcap, int at_once) {
     let_next_start();
-    __shared__ float merged[WARPS][ROWS][HEAD + 4], factors[ROWS][MOST], totals[ROWS][MOST];
-    __shared__ float most_of[WARPS][ROWS], total_of[WARPS][ROWS], most_here[ROWS], total_here[ROWS];
+    alignas(16) __shared__ float merged[WARPS][ROWS][HEAD + 4];
+    __shared__ float2 told[WARPS][ROWS];   // greatest score and total of a warp's part
     __shared__ int is_last;
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     const int head = blockIdx.y / SETS, first = head * GROUP + blockIdx.y % SETS * 16, batch = blockIdx.z;
     const int rows = min(ROWS, GROUP - (int)blockIdx.y % SETS * 16);
     const u64 pair_id = (u64)batch * gridDim.y + blockIdx.y;
-    wait_for_previous();
+    if (!EARLY) wait_for_previous();
 
+    uint4 query[HEAD / 32][TILES];
+    const auto load_query = [&](const T* rows_of, int stride) {
+#pragma unroll
+        for (int c = 0; c < HEAD / 32; ++c) {
+#pragma unroll
+            for (int h = 0; h < TILES; ++h) {
+                const T* from = rows_of + (g + 8 * h) * stride + c * 32 + t * 8;
+                query[c][h] = g + 8 * h < rows ? *reinterpret_cast<const uint4*>(from) : make_uint4(0, 0, 0, 0);
+            }
+        }
+    };
+#if FRESH
+    const int position = start[batch];
+#if NEW
+    const int length = position + lengths[batch];
+#else
+    const int length = position + 1;
+#endif
+#else
+    load_query(q + ((u64)batch * HEADS + first) * HEAD, HEAD);
     const int length = lengths[batch];
+#endif
     const int seen = WINDOW ? max(0, length - WINDOW) : 0, aligned = seen / 16 * 16;   // keys before are not seen
     const int short_parts = (length - aligned + SHORTEST - 1) / SHORTEST, long_parts = (length - aligned + LONGEST - 1) / LONGEST;
     const int most_parts = max(1, min((int)gridDim.x, max(long_parts, min(at_once, short_parts))));
     const int share = (length - aligned + most_parts * 16 - 1) / (most_parts * 16) * 16;
     const int parts = share > 0 ? (length - aligned + share - 1) / share : 1;
-    if (blockIdx.x >= parts) return;
-    const int begin = aligned + blockIdx.x * share, end = min(length, begin + share);
-    T* out = y + ((u64)batch * HEADS + first) * HEAD;
-    if (length <= 0) {   // no key: zeros
-        for (int i = threadIdx.x; i < rows * HEAD; i += WARPS * 32) out[i] = narrow<T>(0);
+    if (blockIdx.x >= parts) {
+        if (EARLY) wait_for_previous();
         return;
     }
+    const int begin = aligned + blockIdx.x * share, end = min(length, begin + share);
+    const Cache cache = cache_of(TABLE, batch, head, KV_HEADS, capacity);
 
-    uint4 query[HEAD / 32][2];
-#pragma unroll
-    for (int c = 0; c < HEAD / 32; ++c) {
-#pragma unroll
-        for (int h = 0; h < 2; ++h) {
-            const T* from = q + ((u64)batch * HEADS + first + g + 8 * h) * HEAD + c * 32 + t * 8;
-            query[c][h] = g + 8 * h < rows ? *reinterpret_cast<const uint4*>(from) : make_uint4(0, 0, 0, 0);
-        }
-    }
-    float slope[2] = {0, 0};
-#if SLOPES
-#pragma unroll
-    for (int h = 0; h < 2; ++h) slope[h] = g + 8 * h < rows ? slopes[first + g + 8 * h] : 0;
-#endif
-#if QUANTIZED
-    scale *= key_scale[head];
-#endif
-    const Cache cache = cache_of(TABLE, batch, head, HEADS / GROUP, capacity);
-
-    Part part;
-#pragma unroll
-    for (int h = 0; h < 2; ++h) part.most[h] = -INFINITY, part.total[h] = 0;
-#pragma unroll
-    for (int j = 0; j < 8 * WIDE + 4 * LEFT; ++j) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) part.sum[j][i] = 0;
-    }
     // A tile's keys are loaded as soon as those of the tile before are used, and its values likewise.
     Eight key[2][HEAD / 32], value[WIDE > 0 ? WIDE : 1][4];
     Four left[4];
-    const auto load_keys = [&](int start) {   // past the end: the last key once more, which nothing sees
+    const auto key_of = [&](int tile, int j) { return min(tile + 8 * j + g, length - 1); };   // past the end: the last
+    const auto value_of = [&](int tile, int r) { return min(tile + 2 * t + r % 2 + r / 2 * 8, length - 1); };   // once more
+    const auto load_keys = [&](int tile, u64 row) {
 #pragma unroll
         for (int j = 0; j < 2; ++j) {
-            const C* from = keys + cache.row(min(start + 8 * j + g, length - 1)) * HEAD + t * 8;
+            const C* from = keys + (row + key_of(tile, j) - tile) * HEAD + t * 8;
 #pragma unroll
             for (int c = 0; c < HEAD / 32; ++c) key[j][c] = eight(from + c * 32);
         }
     };
-    const auto load_values = [&](int start) {
+    const auto load_values = [&](int tile, u64 row) {
 #pragma unroll
         for (int r = 0; r < 4; ++r) {
-            const C* from = values + cache.row(min(start + 2 * t + r % 2 + r / 2 * 8, length - 1)) * HEAD;
+            const C* from = values + (row + value_of(tile, r) - tile) * HEAD;
 #pragma unroll
             for (int c = 0; c < WIDE; ++c) value[c][r] = eight(from + c * 64 + g * 8);
             if (LEFT) left[r] = four(from + WIDE * 64 + g * 4);
         }
     };
-    if (begin + warp * 16 < end) load_keys(begin + warp * 16), load_values(begin + warp * 16);
+    const int tile = begin + warp * 16;
+    u64 next_row = tile + WARPS * 16 < end ? cache.row(tile + WARPS * 16) : 0;   // of a tile that is loaded later
+    if (tile < end) {
+        const u64 row = cache.row(tile);
+        load_keys(tile, row), load_values(tile, row);
+    }
+
+#if FRESH
+    const bool is_newest = (blockIdx.x == 0 || position >= begin) && (blockIdx.x == parts - 1 || position < end);
+    const bool is_written = is_newest && position < capacity;
+    const u64 newest_row = is_written ? cache.row(position) : 0;
+    const Angles angles(TABLES, position, lane);
+    if (EARLY) wait_for_previous();
+    alignas(16) __shared__ T turned[ROWS][HEAD + 8];
+    alignas(16) __shared__ C fresh[2][HEAD];   // the new key and value, as the caches hold them
+    constexpr int TURNS = (ROWS + 2 + WARPS - 1) / WARPS;
+#if QUANTIZED
+    const float fresh_scale[2] = {key_scale[head], value_scale[head]};
+#else
+    const float fresh_scale[2] = {1, 1};
+#endif
+    Head heads[TURNS];   // a warp a head: those of q, the key, the value
+#pragma unroll
+    for (int n = 0; n < TURNS; ++n) {
+        const int i = warp + n * WARPS, index = i < ROWS ? first + i : HEADS + (i - ROWS) * KV_HEADS + head;
+        if (i < ROWS + 2 * is_newest) heads[n].read(q + ((u64)batch * (HEADS + 2 * KV_HEADS) + index) * HEAD, lane);
+    }
+#pragma unroll
+    for (int n = 0; n < TURNS; ++n) {
+        const int i = warp + n * WARPS;
+        if (i <= ROWS) heads[n].turn(angles);
+        if (i < ROWS) heads[n].each(lane, [&](int d, float x) { turned[i][d] = narrow<T>(x); });
+        else if (is_newest && i < ROWS + 2) {
+            heads[n].each(lane, [&](int d, float x) { fresh[i - ROWS][d] = appended(x, fresh_scale[i - ROWS]); });
+        }
+    }
+    __syncthreads();
+    load_query(&turned[0][0], HEAD + 8);
+    constexpr int CHUNKS = HEAD * sizeof(C) / 16;
+    if (is_written && threadIdx.x < 2 * CHUNKS) {
+        const int which = threadIdx.x / CHUNKS, chunk = threadIdx.x % CHUNKS;
+        C* to = (which ? values : keys) + newest_row * HEAD;
+        reinterpret_cast<uint4*>(to)[chunk] = reinterpret_cast<const uint4*>(fresh[which])[chunk];
+    }
+#endif
+    float slope[TILES] = {};
+#if SLOPES
+#pragma unroll
+    for (int h = 0; h < TILES; ++h) slope[h] = g + 8 * h < rows ? slopes[first + g + 8 * h] : 0;
+#endif
+#if QUANTIZED
+    scale *= key_scale[head];
+#endif
+
+    Part part;
+#pragma unroll
+    for (int h = 0; h < TILES; ++h) part.most[h] = -INFINITY, part.total[h] = 0;
+#pragma unroll
+    for (int j = 0; j < 8 * WIDE + 4 * LEFT; ++j) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) part.sum[j][i] = 0;
+    }
 #pragma unroll 1
-    for (int start = begin + warp * 16, next = start + WARPS * 16; start < end; start = next, next += WARPS * 16) {
-        float score[2][4] = {};
+    for (int at = tile, next = at + WARPS * 16; at < end; at = next, next += WARPS * 16) {
+        const u64 row = next_row;
+        if (next + WARPS * 16 < end) next_row = cache.row(next + WARPS * 16);
+#if FRESH
+        if (is_newest && at <= position && position < at + 16) {   // what the cache has there is old
+#pragma unroll
+            for (int j = 0; j < 2; ++j) {
+#pragma unroll
+                for (int c = 0; c < HEAD / 32; ++c) {
+                    if (key_of(at, j) == position) key[j][c] = *reinterpret_cast<const Eight*>(&fresh[0][c * 32 + t * 8]);
+                }
+            }
+#pragma unroll
+            for (int r = 0; r < 4; ++r) {
+                if (value_of(at, r) != position) continue;
+#pragma unroll
+                for (int c = 0; c < WIDE; ++c) value[c][r] = *reinterpret_cast<const Eight*>(&fresh[1][c * 64 + g * 8]);
+                if (LEFT) left[r] = *reinterpret_cast<const Four*>(&fresh[1][WIDE * 64 + g * 4]);
+            }
+        }
+#endif
+        float score[2][4] = {}, other[2][4] = {};   // in two, as each product waits for the one before
 #pragma unroll
         for (int j = 0; j < 2; ++j) {
 #pragma unroll
             for (int c = 0; c < HEAD / 32; ++c) {
-                const uint4 k = as_t(key[j][c]), a = query[c][0], b = query[c][1];
+                const uint4 k = as_t(key[j][c]), a = query[c][0], b = TILES == 2 ? query[c][TILES - 1] : make_uint4(0, 0, 0, 0);
                 mma<T>(score[j], a.x, b.x, a.y, b.y, k.x, k.y);
-                mma<T>(score[j], a.z, b.z, a.w, b.w, k.z, k.w);
+                mma<T>(other[j], a.z, b.z, a.w, b.w, k.z, k.w);
             }
         }
-        if (next < end) load_keys(next);
+        if (next < end) load_keys(next, row);
 #pragma unroll
         for (int j = 0; j < 2; ++j) {
 #pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                const int at = start + 8 * j + 2 * t + i % 2;
-                float s = score[j][i] * scale;
+            for (int i = 0; i < 2 * TILES; ++i) {
+                const int place = at + 8 * j + 2 * t + i % 2;
+                float s = (score[j][i] + other[j][i]) * scale;
 #if SOFTCAP
                 s = softcap * tanhf(s / softcap);
 #endif
-                s += slope[i / 2] * (at - (length - 1));
-                score[j][i] = at >= seen && at < end ? s * 1.44269504f : -INFINITY;   // for powers of 2
+                s += slope[i / 2] * (place - (length - 1));
+                score[j][i] = place >= seen && place < end ? s * 1.44269504f : -INFINITY;   // for powers of 2
             }
         }
 #pragma unroll
-        for (int h = 0; h < 2; ++h) {
+        for (int h = 0; h < TILES; ++h) {
             const float here = fmaxf(fmaxf(score[0][2 * h], score[0][2 * h + 1]), fmaxf(score[1][2 * h], score[1][2 * h + 1]));
             const float most = fmaxf(part.most[h], quad_max(here));
             const float less = most == -INFINITY ? 1.0f : exp2f(part.most[h] - most);
@@ -140,8 +238,8 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) decode_attention(
 #pragma unroll
             for (int j = 0; j < 8 * WIDE + 4 * LEFT; ++j) part.sum[j][2 * h] *= less, part.sum[j][2 * h + 1] *= less;
         }
-        const u32 a0 = pair<T>(score[0][0], score[0][1]), a1 = pair<T>(score[0][2], score[0][3]);
-        const u32 a2 = pair<T>(score[1][0], score[1][1]), a3 = pair<T>(score[1][2], score[1][3]);
+        const u32 a0 = pair<T>(score[0][0], score[0][1]), a1 = TILES == 2 ? pair<T>(score[0][2], score[0][3]) : 0;
+        const u32 a2 = pair<T>(score[1][0], score[1][1]), a3 = TILES == 2 ? pair<T>(score[1][2], score[1][3]) : 0;
 #pragma unroll
         for (int c = 0; c < WIDE; ++c) {
             const uint4 v[4] = {as_t(value[c][0]), as_t(value[c][1]), as_t(value[c][2]), as_t(value[c][3])};
@@ -161,16 +259,16 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) decode_attention(
             mma<T>(part.sum[8 * WIDE + 2 * w + 1], a0, a1, a2, a3, high(r0, r1), high(r2, r3));
         }
 #endif
-        if (next < end) load_values(next);
+        if (next < end) load_values(next, row);
     }
 
     // the parts of the warps, then of the blocks
 #pragma unroll
-    for (int h = 0; h < 2; ++h) {
+    for (int h = 0; h < TILES; ++h) {
         const int row = g + 8 * h;
         part.total[h] = quad_sum(part.total[h]);
-        if (row < ROWS && t == 0) most_of[warp][row] = part.most[h], total_of[warp][row] = part.total[h];
         if (row >= ROWS) continue;
+        if (t == 0) told[warp][row] = make_float2(part.most[h], part.total[h]);
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
             const int n = 2 * t + i, e = 2 * h + i;
@@ -186,79 +284,58 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) decode_attention(
 #endif
         }
     }
-    __syncthreads();
-    if (threadIdx.x < ROWS) {   // a query head each: the factor of each warp's part
-        const int row = threadIdx.x;
-        float m = -INFINITY, total = 0;
-#pragma unroll
-        for (int w = 0; w < WARPS; ++w) m = fmaxf(m, most_of[w][row]);
-#pragma unroll
-        for (int w = 0; w < WARPS; ++w) {
-            const float factor = most_of[w][row] == -INFINITY ? 0.0f : exp2f(most_of[w][row] - m);
-            total += total_of[w][row] * factor;
-            most_of[w][row] = factor;
-        }
-        most_here[row] = m, total_here[row] = total;
-    }
-    __syncthreads();
 #if QUANTIZED
     const float restored = value_scale[head];
 #else
     const float restored = 1.0f;
 #endif
+    T* out = y + ((u64)batch * HEADS + first) * HEAD;
     float* records = workspace + pair_id * gridDim.x * ROWS * RECORD;
     float* mine = records + (u64)blockIdx.x * ROWS * RECORD;
-    for (int i = threadIdx.x; i < rows * HEAD; i += WARPS * 32) {
-        const int row = i / HEAD, d = i % HEAD;
-        float sum = 0;
+    __syncthreads();
+    for (int i = threadIdx.x; i < rows * HEAD / 4; i += WARPS * 32) {
+        const int row = i / (HEAD / 4), d = i % (HEAD / 4) * 4;
+        float2 each[WARPS];
+        float4 sums[WARPS];
 #pragma unroll
-        for (int w = 0; w < WARPS; ++w) sum += merged[w][row][d] * most_of[w][row];
-        if (parts == 1) out[i] = narrow<T>(sum / total_here[row] * restored);
-        else mine[row * RECORD + d] = sum;
+        for (int w = 0; w < WARPS; ++w) {
+            each[w] = told[w][row];
+            sums[w] = *reinterpret_cast<const float4*>(&merged[w][row][d]);
+        }
+        Whole whole;
+        whole.add(each, sums);
+        if (parts == 1) {
+            whole.write(out + 4 * i, length > 0 ? restored / whole.total : 0.0f);
+        } else {
+            __stcg(reinterpret_cast<float4*>(mine + row * RECORD + d), whole.sum);
+            if (d == 0) __stcg(reinterpret_cast<float2*>(mine + row * RECORD + HEAD), make_float2(whole.most, whole.total));
+        }
     }
     if (parts == 1) return;
-    if (threadIdx.x < rows) {
-        mine[threadIdx.x * RECORD + HEAD] = most_here[threadIdx.x];
-        mine[threadIdx.x * RECORD + HEAD + 1] = total_here[threadIdx.x];
-    }
     __syncthreads();
-    if (threadIdx.x == 0) {
-        __threadfence();
-        is_last = atomicAdd(counters + pair_id, 1) == parts - 1;
-        if (is_last) counters[pair_id] = 0;   // as every launch finds it
-        __threadfence();
-    }
+    if (threadIdx.x == 0) is_last = arrive(counters + pair_id, parts - 1) == parts - 1;
     __syncthreads();
     if (!is_last) return;
 
-    for (int row = warp; row < rows; row += WARPS) {   // a warp a query head: the factor of each block's part
-        float m = -INFINITY, total = 0;
-        for (int p = lane; p < parts; p += 32) {
-            const float* record = records + ((u64)p * ROWS + row) * RECORD + HEAD;
-            factors[row][p] = __ldcg(record);
-            totals[row][p] = __ldcg(record + 1);
-            m = fmaxf(m, factors[row][p]);
+    for (int i = threadIdx.x; i < rows * HEAD / 4; i += WARPS * 32) {
+        const int row = i / (HEAD / 4), d = i % (HEAD / 4) * 4;
+        Whole whole;
+#pragma unroll 1
+        for (int from = 0; from < parts; from += AT_ONCE) {
+            float2 each[AT_ONCE];
+            float4 sums[AT_ONCE];
+#pragma unroll
+            for (int n = 0; n < AT_ONCE; ++n) {   // past the end: the last once more, which counts nothing
+                const float* record = records + ((u64)min(from + n, parts - 1) * ROWS + row) * RECORD;
+                each[n] = __ldcg(reinterpret_cast<const float2*>(record + HEAD));
+                sums[n] = __ldcg(reinterpret_cast<const float4*>(record + d));
+            }
+#pragma unroll
+            for (int n = 0; n < AT_ONCE; ++n) {
+                if (from + n >= parts) each[n].x = -INFINITY;
+            }
+            whole.add(each, sums);
         }
-        m = warp_max(m);
-        for (int p = lane; p < parts; p += 32) {
-            factors[row][p] = exp2f(factors[row][p] - m);
-            total += totals[row][p] * factors[row][p];
-        }
-        total = warp_sum(total);
-        for (int p = lane; p < parts; p += 32) factors[row][p] *= restored / total;
-    }
-    __syncthreads();
-    for (int i = threadIdx.x; i < rows * HEAD / 2; i += WARPS * 32) {
-        const int row = i / (HEAD / 2), d = i % (HEAD / 2) * 2;
-        const float2* from = reinterpret_cast<const float2*>(records + row * RECORD + d);
-        float2 sum = make_float2(0, 0);
-#pragma unroll 8
-        for (int p = 0; p < parts; ++p) {
-            const float2 x = __ldcg(from + (u64)p * ROWS * RECORD / 2);
-            sum.x += x.x * factors[row][p], sum.y += x.y * factors[row][p];
-        }
-        Pack<T, 2> y;
-        y.set(0, sum.x), y.set(1, sum.y);
-        store<T, 2>(out + 2 * i, y);
+        whole.write(out + 4 * i, length > 0 ? restored / whole.total : 0.0f);
     }
 }

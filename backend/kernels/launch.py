@@ -52,6 +52,8 @@ class Launch:
         counter_bytes: what ``Pointer("counters")`` needs. All launches of a plan may share them: they are zeroed once.
         in_place: results that the kernel writes into an operand's buffer: result number to operand name. The
             kernel leaves what it does not write there as it is, so both must be one buffer.
+        early: operands that the kernel reads before it waits, beside weights: no launch of the same run may have made
+            them, if this one is to overlap.
         overlaps: the kernel waits by itself for what came before it (``wait_for_previous``), so the launch may carry
             the attribute of programmatic dependent launches; from architecture 90 on.
     """
@@ -65,6 +67,7 @@ class Launch:
     workspace_bytes: Expression = 0
     counter_bytes: Expression = 0
     in_place: Mapping[int, str] = field(default_factory=dict[int, str])
+    early: tuple[str, ...] = ()
     overlaps: bool = True
 
     def record(self) -> dict[str, Any]:

@@ -46,6 +46,8 @@ def timed() -> Iterator[Timed]:
     lengths = ((1, 1024, 1024), (1, 1024, 8192), (1, 8192, 8192), (8, 1024, 1024), (64, 1024, 1024))
     for batch, length, capacity in lengths:
         yield attention(batch, length, capacity)
+    for batch, length, capacity in lengths:
+        yield appending(batch, length, capacity)
     for batch, tokens in ((1, 1024), (8, 1024), (1, 8192)):
         yield prefill(batch, tokens)
     for batch in (1, 8, 64):
@@ -82,6 +84,18 @@ def attention(batch: int, length: int, capacity: int) -> Timed:
     )   # fmt: skip
     moved = batch * (4 * KV_HEADS * HEAD * length + 4 * HIDDEN)
     return Timed(f"attention {batch} x {length} of {capacity}", op, moved, integers={"lengths": length})
+
+
+def appending(batch: int, length: int, capacity: int) -> Timed:
+    """The same with the rotation and the update of the cache."""
+    cache, table = bf16[batch, KV_HEADS, capacity, HEAD], f32[capacity, HEAD // 2]
+    op = fused.AppendAndAttend(
+        Input("qkv", bf16[batch, 1, QKV]), Input("key_cache", cache), Input("value_cache", cache),
+        Input("start", i32[batch,]), Input("cos", table), Input("sin", table),
+        heads=HEADS, kv_heads=KV_HEADS, scale=HEAD**-0.5,
+    )   # fmt: skip
+    moved = batch * (4 * KV_HEADS * HEAD * length + 2 * QKV + 2 * HIDDEN)
+    return Timed(f"append_and_attend {batch} x {length} of {capacity}", op, moved, integers={"start": length - 1})
 
 
 def prefill(batch: int, tokens: int) -> Timed:

@@ -3,7 +3,7 @@
     python benchmarks/gpu/step.py [--batch 1 8] [--weights bf16 i8 i4] [--context 1024] [--without KIND ...]
 
 Needs torch, cuda-bindings and NVRTC. Weights are random and each layer has its own, as caches do. ``--without`` leaves
-out launches of a kind (attention, rope, norm, qkv, o, gate_up, down, lm_head), to see what they cost in their place.
+out launches of a kind (attention, norm, qkv, o, gate_up, down, lm_head), to see what they cost in their place.
 The floor is the bytes that a step must move over what a large copy moves.
 """
 
@@ -91,23 +91,21 @@ class Step:
         self.moved += sum(c.nbytes for c in constants)
         return self.add(kind, op, x, *constants, *([residual] if residual is not None else []))[0]
 
-    def layer(self, x: torch.Tensor, start: torch.Tensor, lengths: torch.Tensor, tables: list[torch.Tensor]) -> Any:
+    def layer(self, x: torch.Tensor, start: torch.Tensor, tables: list[torch.Tensor]) -> Any:
         of, cache = bf16[self.batch, 1, HIDDEN], bf16[self.batch, KV_HEADS, self.capacity, HEAD]
         norm = ops.RMSNorm(Input("x", of), Input("weight", bf16[HIDDEN]))
         table = f32[self.capacity, HEAD // 2]
-        rope = fused.RopeAndAppend(
+        attention = fused.AppendAndAttend(
             Input("qkv", bf16[self.batch, 1, QKV]), Input("key_cache", cache), Input("value_cache", cache),
-            Input("start", i32[self.batch,]), Input("cos", table), Input("sin", table), heads=HEADS, kv_heads=KV_HEADS,
-        )   # fmt: skip
-        attention = fused.DecodeAttention(
-            Input("q", of), Input("key_cache", cache), Input("value_cache", cache), Input("lengths", i32[self.batch,]),
+            Input("start", i32[self.batch,]), Input("cos", table), Input("sin", table),
             heads=HEADS, kv_heads=KV_HEADS, scale=HEAD**-0.5,
         )   # fmt: skip
         keys, values = tensor(cache), tensor(cache)
         self.moved += 4 * self.batch * KV_HEADS * HEAD * self.context
         normed = self.add("norm", norm, x, tensor(bf16[HIDDEN]))[0]
-        q = self.add("rope", rope, self.linear("qkv", normed, QKV, HIDDEN), keys, values, start, *tables)[0]
-        y = self.linear("o", self.add("attention", attention, q, keys, values, lengths)[0], HIDDEN, HIDDEN, x)
+        qkv = self.linear("qkv", normed, QKV, HIDDEN)
+        attended = self.add("attention", attention, qkv, keys, values, start, *tables)[0]
+        y = self.linear("o", attended, HIDDEN, HIDDEN, x)
         normed = self.add("norm", norm, y, tensor(bf16[HIDDEN]))[0]
         inner = self.linear("gate_up", normed, 2 * INNER, HIDDEN, None, "silu")
         return self.linear("down", inner, HIDDEN, INNER, y)
@@ -115,10 +113,9 @@ class Step:
     def build(self) -> None:
         x = tensor(bf16[self.batch, 1, HIDDEN])
         start = tensor(i32[self.batch,], self.context - 1)
-        lengths = tensor(i32[self.batch,], self.context)
         tables = [tensor(f32[self.capacity, HEAD // 2]) for _ in range(2)]
         for _ in range(LAYERS):
-            x = self.layer(x, start, lengths, tables)
+            x = self.layer(x, start, tables)
         of = bf16[self.batch, 1, HIDDEN]
         norm = ops.RMSNorm(Input("x", of), Input("weight", bf16[HIDDEN]))
         normed = self.add("norm", norm, x, tensor(bf16[HIDDEN]))[0]

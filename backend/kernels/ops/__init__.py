@@ -1,6 +1,6 @@
 """Ops that kernels compute and the IR has no single op for, by kind."""
 
-from trtc.backend.kernels.ops.attention import DecodeAttention, PrefillAttention, RopeAndAppend
+from trtc.backend.kernels.ops.attention import AppendAndAttend, DecodeAttention, PrefillAttention, RopeAndAppend
 from trtc.backend.kernels.ops.linear import GROUP, Dequantize, FusedLinear, Gated, capped_linear
 from trtc.backend.kernels.ops.moe import ExpertsInner, ExpertsOuter, Route, experts_in_two
 from trtc.backend.kernels.ops.norm import AddLayerNorm, AddRMSNorm
@@ -10,6 +10,7 @@ __all__ = [
     "GROUP",
     "AddLayerNorm",
     "AddRMSNorm",
+    "AppendAndAttend",
     "ArgMax",
     "DecodeAttention",
     "Dequantize",

@@ -164,6 +164,60 @@ class DecodeAttention(Op, name="cuda.decode_attention"):
         return Reshape(y, self.q.shape)
 
 
+class AppendAndAttend(Op, name="cuda.append_and_attend"):
+    """Turn q and k of one new token a sequence, write k and v into the caches, and attend to what they hold.
+
+    y, keys, values = decode_attention(rope_and_append(qkv)), over ``start + lengths`` keys.
+
+    Operands:
+        qkv, key_cache, value_cache, start, cos, sin, pages, key_scale, value_scale: as of cuda.rope_and_append, S = 1.
+        lengths: i32[B], whether each sequence sees its new token, 0 or 1; it does where absent.
+        slopes: f32[Hq], as of attention, or none.
+    Attributes:
+        heads, kv_heads, interleaved: as of cuda.rope_and_append.
+        scale, window, softcap: as of attention.
+    Result:
+        float[B, 1, Hq * D]; then the two caches, written in place.
+    """
+
+    qkv: Value
+    key_cache: Value
+    value_cache: Value
+    start: Value
+    cos: Value | None = None
+    sin: Value | None = None
+    lengths: Value | None = None
+    pages: Value | None = None
+    slopes: Value | None = None
+    key_scale: Value | None = None
+    value_scale: Value | None = None
+    heads: int = 1
+    kv_heads: int = 1
+    interleaved: bool = False
+    scale: float = 1.0
+    window: int = 0
+    softcap: float = 0.0
+
+    def infer(self) -> tuple[TensorType, TensorType, TensorType]:
+        if self.lengths:
+            got, want = self.lengths.type, self.start.type
+            require(got == want, f"lengths is {got}, but must be {want}")
+        y, keys, values = self.decompose()
+        return y.type, keys.type, values.type
+
+    def decompose(self) -> tuple[Value, Value, Value]:
+        made = RopeAndAppend(
+            self.qkv, self.key_cache, self.value_cache, self.start, self.cos, self.sin, self.pages,
+            self.key_scale, self.value_scale, self.heads, self.kv_heads, self.interleaved,
+        )   # fmt: skip
+        _, keys, values = made.results
+        y = DecodeAttention(
+            made, keys, values, Add(self.start, self.lengths or scalar(1, i32)), self.pages, self.slopes,
+            self.key_scale, self.value_scale, self.heads, self.kv_heads, self.scale, self.window, self.softcap,
+        )   # fmt: skip
+        return y, keys, values
+
+
 class PrefillAttention(Op, name="cuda.prefill_attention"):
     """Attention of new tokens of each sequence over a cache that holds them already.
 

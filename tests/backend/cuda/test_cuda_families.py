@@ -16,7 +16,7 @@ def test_a_plan_computes_what_the_graph_means(case: Case) -> None:
     np.testing.assert_allclose(simulated(case.name), meant(case.name), rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize("name", ["gqa-tied-head16", "gemma2", "mixtral", "deepseek-v2-lite", "phi3-window5"])
+@pytest.mark.parametrize("name", ["gqa-tied-head16", "gemma2", "mixtral", "deepseek-v2-lite", "phi3-window5", "yarn"])
 @pytest.mark.parametrize("dtype", STEP)
 def test_so_it_does_in_16_bits(name: str, dtype: str) -> None:
     """Fused ops round less often than the plain ones do, so results differ by a few steps of the type."""
@@ -35,3 +35,12 @@ def test_a_llama_like_layer_takes_eight_launches(name: str) -> None:
         "cuda.fused_linear", "cuda.fused_linear",
     ]   # fmt: skip
     assert len(decode.steps) <= 8 * layers + 9
+
+
+@pytest.mark.parametrize("name", ["yarn", "stablelm-head64", "llama3-head64-old"])
+def test_where_tensor_cores_attend_rope_and_append_is_no_launch(name: str) -> None:
+    _, graph, plan = planned(name, "bfloat16")
+    layers = sum(i.key.endswith("key_cache") for i in graph.inputs)
+    for phase in plan.phases[:-1]:
+        names = [s.op.name for s in phase.steps if s.op and s.op.name.endswith(("append", "attend", "attention"))]
+        assert names == ["cuda.append_and_attend"] * layers

@@ -71,7 +71,18 @@ def test_every_launch_counts_in_the_counters_it_has() -> None:
     _, _, plan = planned("yarn", "bfloat16")
     assert plan.counter_bytes == 4 * 4   # of 4 sequences with a key head: attention, and the ranking of logits
     counting = {s.kernel.name for s in plan.phases[0].steps if s.kernel and s.launch and s.launch.counter_bytes}
-    assert counting == {"decode_attention", "top_k"}
+    assert counting == {"append_and_attend", "top_k"}
+
+
+def test_keys_are_read_early_only_where_no_step_has_written_them() -> None:
+    """The first step waits for all before the run, and attention again where its cache was written in the run."""
+    _, _, plan = planned("yarn", "bfloat16")
+    steps = list(phase_of(plan, "decode-1").steps)
+    at = [n for n, s in enumerate(steps) if s.op and s.op.name == "cuda.append_and_attend"]
+    twice = altered(plan, "decode-1", steps=[*steps[: at[0]], steps[at[0]], *steps[at[0] :]])
+    for each, waiting in ((plan, {0}), (twice, {0, at[0] + 1})):
+        entries = document(each)["phases"][0]["steps"]
+        assert len(at) > 1 and {n for n, entry in enumerate(entries) if not entry["overlaps"]} == waiting
 
 
 def altered(plan: Plan, phase: str, **changes: Any) -> Plan:

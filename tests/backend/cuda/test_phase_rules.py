@@ -51,6 +51,40 @@ def test_attention_is_that_of_the_phase() -> None:
     assert got["prefill"] == ["cuda.rope_and_append", "cuda.prefill_attention"]
 
 
+WHOLE = """trtc ir 1
+graph @whole(%qkv: f16[B, S, 192], %past_lengths: i32[B], %input_lengths: i32[B], %k: f16[B, 1, M, 32],
+             %v: f16[B, 1, M, 32]) where B in 1..4, S in 1..8, M in 8..16 {
+  %q, %keys, %values = cuda.rope_and_append %qkv, %k, %v, %past_lengths {heads = 4}
+    : f16[B, S, 128], f16[B, 1, M, 32], f16[B, 1, M, 32]
+  %y = cuda.prefill_attention %q, %keys, %values, %past_lengths, %input_lengths {heads = 4, scale = 0.5}
+    : f16[B, S, 128]
+  return y = %y, k = %keys, v = %values
+}"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fused"),
+    [
+        ("", "", True),
+        ("y = %y", "y = %y, q = %q", False),
+        ("past_lengths, %input_lengths {", "input_lengths, %past_lengths {", False),
+        ("%q, %keys, %values, %past", "%q, %values, %keys, %past", False),
+        ("f16", "f32", False),
+    ],
+    ids=["whole", "q is a result", "other positions", "other caches", "no kernel"],
+)
+def test_rotation_update_and_attention_of_one_token_are_one(old: str, new: str, fused: bool) -> None:
+    graph = parse(WHOLE.replace(old, new) if old else WHOLE)
+    ops = ["cuda.append_and_attend"] if fused else ["cuda.rope_and_append", "cuda.decode_attention"]
+    assert found(graph)["decode-2"] == ops
+    decode = next(phase for phase in phases(graph) if phase.name == "decode-2")
+    tensors = sample(graph, 1, sizes={"B": 2, "S": 1, "M": 8})
+    tensors["past_lengths"][:], tensors["input_lengths"][:] = 1, 1
+    want, got = graph.evaluate(tensors), decode.graph.evaluate(tensors)
+    for name, array in want.items():
+        np.testing.assert_allclose(got[name].astype(np.float32), array.astype(np.float32), rtol=0, atol=1e-2)
+
+
 def test_attention_that_is_not_causal_stays() -> None:
     got = found(attention("scale = 0.5, causal = false"))
     assert got["decode-1"] == got["prefill"] == ["cuda.rope_and_append", "attention"]

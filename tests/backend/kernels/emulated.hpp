@@ -208,6 +208,10 @@ template <class P> static void ld_global_v2_u32(unsigned& x, unsigned& y, P p) {
     x = from[0], y = from[1];
 }
 template <class P> static void ld_global_u32(unsigned& x, P p) { x = *p; }
+template <class V> static void atom_acq_rel_gpu_global_inc_u32(unsigned& old, V* p, unsigned last) {
+    old = *p;
+    *p = old >= last ? 0 : old + 1;
+}
 static void ex2_approx_ftz_f32(float& y, float x) { y = exp2f(x); }
 
 // Addresses of shared memory, of 32 bits, count from here.

@@ -14,6 +14,7 @@ from kernel_cases_plain import MAKES
 from trtc.backend.kernels.ops import (
     AddLayerNorm,
     AddRMSNorm,
+    AppendAndAttend,
     ArgMax,
     DecodeAttention,
     ExpertsInner,
@@ -77,7 +78,7 @@ def test_an_op_means_what_its_parts_mean(name: str, dtype: DType) -> None:
             np.testing.assert_allclose(a, b, rtol=0, atol=TOLERANCE[dtype] * scale)
 
 
-@pytest.mark.parametrize("name", ["rope_and_append", "decode_attention", "prefill_attention"])
+@pytest.mark.parametrize("name", ["rope_and_append", "decode_attention", "append_and_attend", "prefill_attention"])
 def test_a_paged_cache_means_what_a_linear_one_means(name: str) -> None:
     for seed in range(8):
         case = seeded(f"{name}, paged", f32, seed)
@@ -210,6 +211,10 @@ def append(**other: Any) -> Op:
     return RopeAndAppend(**(given | other))
 
 
+def attend(**other: Any) -> Op:
+    given: dict[str, Any] = {"qkv": Input("qkv", f16[2, 1, 96]), "start": ids(2)}
+    given |= dict.fromkeys(("key_cache", "value_cache"), Input("c", f16[2, 1, 4, 32]))
+    return AppendAndAttend(**(given | other))
 
 
 @pytest.mark.parametrize(
@@ -281,6 +286,9 @@ def append(**other: Any) -> Op:
         (lambda: append(cos=L), "cos is f32[2, 4], but sin is absent"),
         (lambda: append(cos=L, sin=F), "cos is f32[2, 4], but sin is f32[2, 8, 4]"),
         (lambda: append(cos=F, sin=F), "cos is f32[2, 8, 4], but must be f32[P, R/2], R <= 32"),
+        (lambda: attend(lengths=L), "lengths is f32[2, 4], but must be i32[2]"),
+        (lambda: attend(qkv=Input("qkv", f16[2, 3, 96])),
+         "cuda.decode_attention: q is f16[2, 3, 32], but must be f16[2, 1, 32]"),
         (lambda: Sample(L, L, L, L, L, L), "temperature is f32[2, 4], but must be f32[2]"),
         (
             lambda: RopeAndAppend(

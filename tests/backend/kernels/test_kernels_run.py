@@ -20,7 +20,7 @@ from kernel_cases_plain import MAKES
 
 from trtc.backend import kernels as package
 from trtc.backend.kernels import KERNELS
-from trtc.backend.kernels.ops import PrefillAttention
+from trtc.backend.kernels.ops import AppendAndAttend, PrefillAttention
 from trtc.ir.op import Array
 from trtc.ir.ops import Input, TopK
 from trtc.ir.types import DType, bf16, f16, f32, i32
@@ -84,19 +84,44 @@ def test_prompts_about_the_borders_of_tiles(window: int, tmp_path: Path) -> None
         assert not any(got[b, n:].any() for b, n in enumerate(lengths))
 
 
+def is_found(case: Case, source: str, text: str, folder: Path) -> bool:
+    """Whether a kernel that serves a case is seen to be wrong with another text in the place of its source."""
+    for header in OURS.glob("*.cuh"):
+        (folder / header.name).write_text(header.read_text())
+    (folder / source).write_text(text)
+    kernel = replace(serving(case, 90)[0], source=folder / source)
+    try:
+        got = emulator.run(kernel, case, folder)
+    except AssertionError:
+        return True   # the order of threads matters
+    return share_of_tolerance(case, got, case.evaluate(precise=True)) > 1
+
+
 @pytest.mark.parametrize("left_out", ["wait_for_copies();", "__syncthreads();"])
 def test_a_tile_that_is_read_too_early_is_found(left_out: str, tmp_path: Path) -> None:
-    for header in OURS.glob("*.cuh"):
-        (tmp_path / header.name).write_text(header.read_text())
-    (tmp_path / "prefill_attention.cu").write_text((OURS / "prefill_attention.cu").read_text().replace(left_out, ""))
     made = (seeded("prefill_attention", bf16, seed) for seed in range(20))
     case = next(c for c in made if c.sizes["S"] > 16 and isinstance(c.op, PrefillAttention) and not c.op.window)
-    kernel = replace(serving(case, 90)[0], source=tmp_path / "prefill_attention.cu")
-    try:
-        got = emulator.run(kernel, case, tmp_path)
-    except AssertionError:
-        return   # the order of threads matters
-    assert share_of_tolerance(case, got, case.evaluate(precise=True)) > 1
+    source = (OURS / "prefill_attention.cu").read_text()
+    assert is_found(case, "prefill_attention.cu", source.replace(left_out, ""), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("heads[n].turn(angles);", ";"),
+        ("is_newest && at <= position", "false"),
+        ("is_newest && position < capacity", "false"),
+        ("__syncthreads();\n    load_query", "load_query"),
+        ("__syncthreads();\n    for", "for"),
+    ],
+    ids=["not turned", "not seen", "not written", "read too early", "added up too early"],
+)
+def test_a_new_token_that_is_lost_is_found(right: str, wrong: str, tmp_path: Path) -> None:
+    made = (seeded("append_and_attend", bf16, seed) for seed in range(20))
+    case = next(c for c in made if isinstance(c.op, AppendAndAttend) and c.op.cos and c.op.heads > 1)
+    source = (OURS / "decode_attention.cu").read_text()
+    assert source.count(right) == 1
+    assert is_found(case, "decode_attention.cu", source.replace(right, wrong), tmp_path)
 
 
 def hard_rows(width: int, k: int) -> Array:

@@ -75,7 +75,8 @@ def test_greedy_tokens_are_those_of_transformers(opened: Opener) -> None:
     engine = opened(driver)
     assert tokens(engine, PROMPTS, 8) == [cut(greedy(prompt, 8)) for prompt in PROMPTS]
     assert driver.calls.count("cuStreamBeginCapture") == 1 and driver.calls.count("cuGraphLaunch") >= 5
-    assert {c.numAttrs for c in driver.launches} == {1}, "launches overlap, as this GPU can"
+    overlaps = [c.numAttrs for c in driver.launches]
+    assert overlaps.count(0) == 3, "all but the first of a run: of prefill, of a step that is told, of one recorded"
 
 
 @pytest.mark.parametrize("options", [{"prefill_chunk": 3}, {"cuda_graphs": False}], ids=["chunks", "no graphs"])
