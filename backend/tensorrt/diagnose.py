@@ -26,7 +26,10 @@ _CONDITION = re.compile(r"^Parameter check failed, condition: (?P<condition>.*?)
 MEMORY = "help: a smaller --max-batch-size, --max-input-len or --workspace needs less, and so does --weightless"
 EXPLAINED: Sequence[tuple[re.Pattern[str], str, str]] = (
     (
-        re.compile(r"out ?of ?memory|bad_alloc|CHECK\(p\)|Resource temporarily unavailable", re.IGNORECASE),
+        re.compile(
+            r"out ?of ?memory|bad_alloc|CHECK\(p\)|Resource temporarily unavailable|CUDA initialization.* error: 2\b",
+            re.IGNORECASE,
+        ),
         "{} has not the memory to build the network", MEMORY,
     ),
     (
@@ -84,15 +87,27 @@ class Diagnostics:
         self.lines.clear()
         complaints.clear()
 
+    def unstarted(self) -> BuildError:
+        """The error that there is no builder."""
+        said = [readable(line) for line in complaints]
+        words = f"{self.product} builds on a machine with a GPU only"
+        return self._explained(said) or BuildError(words, *said)
+
     def refusal(self, op: Op | None, *said: str) -> BuildError:
         """The error that TensorRT says this of an op, or of the network."""
         where = f"{op.name} at {op.loc or '?'}" if op else "the network"
-        for pattern, words, fix in EXPLAINED:
-            if any(map(pattern.search, said)):
-                return BuildError(words.format(self.product), *dict.fromkeys(said), fix)
+        if explained := self._explained(said):
+            return explained
         operands: Mapping[str, Any] = op.operands if op else {}
         notes = [*(f"{name} : {value.type}" for name, value in operands.items()), *dict.fromkeys(said[1:])]
         return BuildError(f"{self.product} refuses {where}: {said[0]}", *notes)
+
+    def _explained(self, said: Sequence[str]) -> BuildError | None:
+        """The error in our own words, where we have any."""
+        for pattern, words, fix in EXPLAINED:
+            if any(map(pattern.search, said)):
+                return BuildError(words.format(self.product), *dict.fromkeys(said), fix)
+        return None
 
     def _owner(self, line: str) -> Op | None:
         """The op whose layer a line names; the longest name wins, as others may be part of it."""
