@@ -34,6 +34,7 @@ from trtc.runtime.gpu.memory import megabytes
 files: Any = import_module("safetensors.numpy")
 
 INTERRUPT = 6   # seconds after the start of a build
+ROOM = 1200 << 20   # more than the activations of an engine for 8,192 tokens, less than those and its caches
 LEFT = (0, 2 << 20, 16 << 20, 64 << 20)   # bytes of the GPU's memory
 
 
@@ -131,11 +132,10 @@ class Faults:
     def caches(self) -> None:
         """Caches that do not fit, by an engine that has weights of its own: ``--large``."""
         engine = trtc.load(self.large)
-        with Full(open_device(), 160 << 20):
-            self.here("7,000 tokens with 167.8 MB left", lambda: answer(engine, 7000))
-            self.here("10 tokens, then", lambda: answer(engine, 10))
-        with Full(open_device(), 160 << 20):
-            self.here("a load of it with 167.8 MB left", lambda: trtc.load(self.large))
+        with Full(open_device(), ROOM):
+            for new in (7000, 8):
+                self.here(f"{new} tokens with {megabytes(ROOM)} left", lambda new=new: answer(engine, 1, new))
+            self.here(f"a load of it with {megabytes(ROOM)} left", lambda: trtc.load(self.large))
 
     def full_build(self) -> None:
         """The GPU is full, or nearly, as an engine is built: by another process, then by this one."""
@@ -199,9 +199,9 @@ class Faults:
             print(f"  LEFT BEHIND: {', '.join(sorted(left))}", flush=True)
 
 
-def answer(engine: Any, tokens: int = 3) -> str:
+def answer(engine: Any, tokens: int = 3, new: int = 8) -> str:
     """How much text follows a prompt of so many tokens."""
-    completion = engine.generate([[3] * tokens], max_new_tokens=8)[0]
+    completion = engine.generate([[3] * tokens], max_new_tokens=new)[0]
     return f"{len(completion.token_ids)} tokens"
 
 
