@@ -31,7 +31,7 @@ def test_steps_by_phase_and_the_ops_of_their_places(trtc_: Trtc, engine: Path) -
     assert one.startswith("decode-1, B in 1..1, S in 1..1, M in 1..16\n")
     assert two.startswith("decode-2, B in 2..2, S in 1..1, M in 1..16\n")
     assert prefill.startswith("prefill, B in 1..2, S in 1..8, M in 1..16\n")
-    attention = next(line for line in one.splitlines() if "append_and_attend" in line)
+    attention = next(line for line in one.splitlines() if "attention/cuda.append_" in line)
     assert "transformer.layers.0" in attention and "attention" in attention.split()[-1]
     assert "cuBLASLt" in prefill and "cuBLASLt" not in one
     code, out, _ = trtc_("inspect", engine, "--layers", "--json")
