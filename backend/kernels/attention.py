@@ -60,10 +60,11 @@ def _given(op: Cached) -> tuple[Argument, ...]:
 
 @kernel("rope_append.cu", lambda op: float_type(op.qkv))
 def rope_and_append(op: RopeAndAppend) -> Launch:
-    """A warp moves one head of a token."""
-    warps, tokens = 4, op.qkv.shape[1]
-    defines = _defines(op) | _turning(op) | {"WARPS": warps}
-    grid = (ceildiv(op.heads + 2 * op.kv_heads, warps), product(op.qkv.shape[0], tokens), 1)
+    """A warp moves one head of a new token, or some where there are many tokens."""
+    tokens, heads = op.qkv.shape[1], op.heads + 2 * op.kv_heads
+    warps, each = (4, 1) if tokens == 1 else (8, min(8, -(-heads // 8)))
+    defines = _defines(op) | _turning(op) | {"WARPS": warps, "EACH": each}
+    grid = (ceildiv(heads, warps * each), product(op.qkv.shape[0], tokens), 1)
     arguments = (*_given(op), result(), count(tokens), count(_capacity(op)))
     return Launch(
         "rope_append", defines, grid, (32 * warps, 1, 1), arguments, in_place={1: "key_cache", 2: "value_cache"}

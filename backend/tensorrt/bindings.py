@@ -16,6 +16,7 @@ from trtc.ir.types import DType
 log = logging.getLogger("trtc.tensorrt")
 complaints: list[str] = []
 """Errors that TensorRT has logged, oldest first: those of calls that no error recorder was told of."""
+UNSTARTED = "CUDA initialization failure"   # to 8.6 a warning, behind which it makes no builder
 
 NAMES = {
     "f32": "float32", "f16": "float16", "bf16": "bfloat16", "i64": "int64", "i32": "int32", "i8": "int8", "u8": "uint8",
@@ -85,7 +86,7 @@ def logger(trt: Any) -> Any:
 
         def log(self, severity: Any, message: str) -> None:
             level = levels.get(severity.name, logging.ERROR)
-            if level == logging.ERROR:
+            if level == logging.ERROR or message.startswith(UNSTARTED):
                 complaints.append(message)
             log.log(level, "%s", message)
 

@@ -10,7 +10,7 @@ from trtc.backend.bundle import BundleWriter, HashingFile, Progress, signature, 
 from trtc.backend.tensorrt.api import PRODUCTS, api_of
 from trtc.backend.tensorrt.bindings import complaints, logger, module
 from trtc.backend.tensorrt.configure import configure
-from trtc.backend.tensorrt.diagnose import BuildError, Diagnostics
+from trtc.backend.tensorrt.diagnose import Diagnostics
 from trtc.backend.tensorrt.emit import Emitter
 from trtc.backend.tensorrt.options import Options, check
 from trtc.backend.tensorrt.profiles import add_profiles, plan_profiles
@@ -120,7 +120,7 @@ def begin(trt: Any, graph: Graph, architecture: int = 0) -> tuple[Any, Emitter]:
     try:
         builder = trt.Builder(logger(trt))
     except TypeError:   # that it is null
-        raise BuildError(f"{diagnostics.product} builds on a machine with a GPU only", *complaints) from None
+        raise diagnostics.unstarted() from None
     complaints.clear()   # of libraries that it does without
     builder.error_recorder = diagnostics.recorder
     flags = trt.NetworkDefinitionCreationFlag

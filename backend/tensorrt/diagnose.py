@@ -10,7 +10,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trtc.backend.tensorrt.bindings import complaints, product_of
+from trtc.backend.tensorrt.bindings import UNSTARTED, complaints, product_of
+from trtc.backend.tensorrt.gpu_memory import gpu_memory
 from trtc.errors import TrtcError
 from trtc.ir.op import Op
 
@@ -23,6 +24,11 @@ _PLACE = re.compile(   # in their source
 _CONDITION = re.compile(r"^Parameter check failed, condition: (?P<condition>.*?)\. (?P<what>\S.*)$", re.DOTALL)
 
 
+_NO_CONTEXT = re.compile(rf"{UNSTARTED} with error: 2\b")          # cudaErrorMemoryAllocation
+_NO_GPU = re.compile(rf"{UNSTARTED} with error: (35|100)\b")       # no driver, or an old one; no GPU
+
+CRAMPED = 0.02   # the part of a GPU's memory that is free, below which other processes are to blame
+HELD = "help: nvidia-smi tells which processes hold it"
 MEMORY = "help: a smaller --max-batch-size, --max-input-len or --workspace needs less, and so does --weightless"
 EXPLAINED: Sequence[tuple[re.Pattern[str], str, str]] = (
     (
@@ -84,6 +90,22 @@ class Diagnostics:
         self.lines.clear()
         complaints.clear()
 
+    def unstarted(self) -> BuildError:
+        """The error that there is no builder."""
+        if any(_NO_CONTEXT.search(line) for line in complaints):
+            return BuildError("the GPU has no memory left for another process", HELD)
+        said = [line for line in complaints if not _NO_GPU.search(line)]
+        return BuildError(f"{self.product} builds on a machine with a GPU only", *said)
+
+    def cramped(self, error: BuildError) -> BuildError:
+        """The same error, or that other processes leave the GPU no memory, which TensorRT has many words for."""
+        free, total = gpu_memory()
+        if free >= CRAMPED * total:
+            return error
+        left = f"{free / 1e6:,.1f} MB of the GPU's {total / 1e6:,.1f} MB are free"
+        lines = [fact for fact in (error.message, *error.facts) if not fact.startswith("help: ")]
+        return BuildError(f"{self.product} has not the memory to build the network: {left}", *lines, HELD)
+
     def refusal(self, op: Op | None, *said: str) -> BuildError:
         """The error that TensorRT says this of an op, or of the network."""
         where = f"{op.name} at {op.loc or '?'}" if op else "the network"
@@ -112,6 +134,8 @@ def readable(line: str) -> str:
             line = condition["what"]
         if match["kind"] == "OutOfMemory":
             line = f"out of memory: {line}"
+        elif line.strip() in ("", "no further information"):
+            line = f"{match['kind']}: no further information"
     return " ".join(line.split())
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from trtc.backend.bundle import HashingFile, Progress
 from trtc.backend.tensorrt.bindings import complaints
+from trtc.backend.tensorrt.diagnose import BuildError
 from trtc.backend.tensorrt.emit import Emitter
 from trtc.errors import UNSTOPPABLE
 
@@ -35,10 +36,13 @@ def serialize(
     except MemoryError:
         raise emit.diagnostics.refusal(None, "out of memory") from None
     complaints.clear()   # of tactics that it has tried and left: what counts, the recorder has
-    emit.diagnostics.check()
-    if not built:
-        reason = "there is no GPU here" if emit.diagnostics.driverless else "it built no plan and gave no reason"
-        raise emit.diagnostics.refusal(None, reason)
+    try:
+        emit.diagnostics.check()
+        if not built:
+            reason = "there is no GPU here" if emit.diagnostics.driverless else "it built no plan and gave no reason"
+            raise emit.diagnostics.refusal(None, reason)
+    except BuildError as error:
+        raise emit.diagnostics.cramped(error) from None
 
 
 def _built(emit: Emitter, builder: Any, config: Any, file: HashingFile, raised: list[BaseException]) -> bool:

@@ -1,12 +1,13 @@
 """Speed of an engine of target cuda on this machine's GPU: LLaMA 3.1 8B's shape with random weights, in bf16.
 
-    python benchmarks/gpu/cuda_speed.py all [--work FOLDER] [--layers 32]
-    python benchmarks/gpu/cuda_speed.py build|load|run|profile|bandwidth [--work FOLDER]
+    python benchmarks/gpu/cuda_speed.py all [--work FOLDER] [--layers 32] [--transformers 1 8 64]
+    python benchmarks/gpu/cuda_speed.py build|check|load|run|profile|bandwidth [--work FOLDER]
 
-``all`` makes the checkpoint, measures how fast the GPU copies, builds the engine, loads it, times prefill and decode,
-says where the time of a step goes, and times transformers with torch.compile; each part in a process of its own, which
-is ended after some minutes, so that none takes the others with it. Decode is timed by the GPU's events over a run of
-steps, and by the host's clock. PYTHONPATH may be a checkout: trtc need not be installed.
+``all`` makes the checkpoint, measures how fast the GPU copies and multiplies, builds the engine, compares its tokens
+with transformers', loads it, times prefill and decode, says where the time of each goes, times transformers with
+torch.compile, steps with weights of 8 and 4 bits, and each kernel, and prints a table. Each part is a process of its
+own, which is ended after some minutes, so that none takes the others with it. Decode is timed by the GPU's events over
+a run of steps, and by the host's clock. PYTHONPATH may be a checkout: trtc need not be installed.
 """
 
 from __future__ import annotations
@@ -18,17 +19,20 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import numpy as np
+from cuda_table import table
 
 HERE = Path(__file__).parent
 STEPS, WARM = 30, 5
 DECODES = ((1, 1024, 1152), (1, 1024, 8192), (8, 1024, 1152), (8, 1024, 8192), (64, 1024, 1152), (1, 8000, 8192))
 """Batch, tokens in the cache, capacity."""
 PREFILLS = ((1, 1024), (8, 1024), (1, 128))
+ENDS = (("steps", ("step.py",), 90), ("kernels", ("kernels.py", "time"), 120))
 
 
 def main() -> None:
@@ -36,37 +40,49 @@ def main() -> None:
     parser.add_argument("what", choices=("all", *PARTS))
     parser.add_argument("--work", type=Path, default=Path("/tmp/cuda_speed"))
     parser.add_argument("--layers", type=int, default=32)
+    parser.add_argument("--transformers", type=int, nargs="*", default=[1, 8, 64], help="batch sizes")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     if arguments.what == "all":
-        everything(arguments.work, arguments.layers)
+        everything(arguments.work, arguments.layers, arguments.transformers)
     else:
         PARTS[arguments.what](arguments.work)
 
 
-def everything(work: Path, layers: int) -> None:
+def everything(work: Path, layers: int, batches: list[int]) -> None:
     """Run all parts; what fails or takes too long is said."""
     here, llama = [sys.executable, __file__], [sys.executable, str(HERE / "random_llama.py")]
     shape = ["--shape", "8b", "--layers", str(layers), "--dtype", "bfloat16"]
     theirs = [(f"transformers {b}", [*llama, "time", str(work / "model"), "--tokens", "1024", "--batch", str(b),
-                                     "--dtype", "bfloat16"], 180) for b in (1, 8, 64)]   # fmt: skip
+                                     "--dtype", "bfloat16"], 180) for b in batches]   # fmt: skip
     parts = [("checkpoint", [*llama, "make", str(work / "model"), *shape], 180)]
-    seconds = {"bandwidth": 60, "build": 300, "load": 120, "run": 180, "profile": 90}
+    seconds = {"bandwidth": 60, "build": 300, "check": 120, "load": 120, "run": 180, "profile": 90}
     parts += [(name, [*here, name, "--work", str(work)], most) for name, most in seconds.items()]
-    for name, command, most in [*parts, *theirs]:
-        start = time.perf_counter()
-        try:
-            status = subprocess.run(command, timeout=most, check=False).returncode
-            said = f"FAILED with {status}" if status else "done"
-        except subprocess.TimeoutExpired:
-            said = f"FAILED: no end within {most} s"
-        print(f"== {name}: {said}, {time.perf_counter() - start:.0f} s", flush=True)
+    ends = [(name, [sys.executable, str(HERE / command[0]), *command[1:]], most) for name, command, most in ENDS]
+    said = "".join(part(*each) for each in [*parts, *theirs, *ends])
+    print(table(said, layers), flush=True)
+
+
+def part(name: str, command: list[str], most: float) -> str:
+    """Run a command for so many seconds at most, and print and give what it prints."""
+    start, lines = time.perf_counter(), list[str]()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        ended = Timer(most, process.kill)
+        ended.start()
+        for line in process.stdout or ():
+            lines.append(line)
+            print(line, end="", flush=True)
+        ended.cancel()
+    said = f"FAILED with {process.returncode}" if process.returncode else "done"
+    print(f"== {name}: {said}, {time.perf_counter() - start:.0f} s of {most:.0f}", flush=True)
+    return "".join(lines)
 
 
 def bandwidth(work: Path) -> None:
-    from device import copy_bandwidth
+    from device import copy_bandwidth, product_rate
 
     print(f"copies move {copy_bandwidth() / 1e12:.2f} TB/s, read and written", flush=True)
+    print(f"a product of 8192 x 8192 x 8192 in bf16 makes {product_rate() / 1e12:.0f} TFLOP/s", flush=True)
 
 
 def build(work: Path) -> None:
@@ -110,6 +126,36 @@ def run(work: Path) -> None:
     for batch, tokens, capacity in DECODES:
         if tokens + STEPS + WARM < bundle.limits.max_seq_len:
             decode(session, bundle, batch, tokens, capacity)
+
+
+def check(work: Path) -> None:
+    """Continue ragged prompts greedily; print which tokens transformers would have said, here and in bf16."""
+    import trtc
+
+    random, new = np.random.default_rng(1), 32
+    prompts = [random.integers(3, 30000, size).tolist() for size in (1, 60, 500, 1024)]
+    engine = trtc.load(work / "engine", verify=False)
+    texts = [completion.token_ids for completion in engine.generate(prompts, max_new_tokens=new)]
+    del engine
+    gaps, count = list[float](), 0
+    for prompt, text, logits in zip(prompts, texts, their_logits(work / "model", prompts, texts), strict=True):
+        said = logits[len(prompt) - 1 : -1]
+        below = said.max(-1).values - said[range(len(text)), text]
+        gaps += [float(gap) for gap in below if gap > 0]
+        count += len(text)
+    said = ", ".join(f"{gap:.4f}" for gap in sorted(gaps)) or "-"
+    print(f"{count - len(gaps)} of {count} tokens are those of transformers in bf16; the logits of others are "
+          f"{said} below the greatest there", flush=True)   # fmt: skip
+
+
+def their_logits(folder: Path, prompts: list[list[int]], texts: list[list[int]]) -> Iterator[Any]:
+    """transformers' logits of each token of each prompt and its text: f32 of [tokens, vocabulary]."""
+    from random_models import torch, transformers
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, device_map="cuda")
+    for prompt, text in zip(prompts, texts, strict=True):
+        with torch.inference_mode():
+            yield model(torch.tensor([prompt + text], device="cuda")).logits[0].float()
 
 
 def opened(work: Path) -> tuple[Any, Any]:
@@ -179,22 +225,23 @@ def decode(session: Any, bundle: Any, batch: int, tokens: int, capacity: int) ->
 
 
 def profile(work: Path) -> None:
-    """Print where the time of a decode step goes, by the kind of step."""
+    """Print where the time of a decode step and of a prefill goes, by the kind of step."""
     from trtc.runtime.bundle import EngineBundle
     from trtc.runtime.cuda.layers import times
 
-    for batch in (1, 8, 64):
-        said = times(EngineBundle.open(work / "engine", verify=False), batch, 1024)
+    for batch, past, new in ((1, 1024, 1), (8, 1024, 1), (64, 1024, 1), (1, 0, 1024), (8, 0, 1024)):
+        said = times(EngineBundle.open(work / "engine", verify=False), batch, past, new)
         sums: dict[str, list[float]] = {}
         for name, seconds in said["seconds"].items():
             sums.setdefault(re.sub(r"\.\d+\.", ".*.", name), []).extend(seconds)
-        print(f"batch {batch}, {said['context']} keys: {sum(map(sum, sums.values())) * 1e3:.3f} ms in all", flush=True)
+        total = sum(map(sum, sums.values())) * 1e3
+        print(f"batch {batch}, {new} new, {said['context']} keys: {total:.3f} ms in all", flush=True)
         for name, seconds in sorted(sums.items(), key=lambda item: -sum(item[1])):
             print(f"  {name:60} {len(seconds):4} x {1e6 * sum(seconds) / len(seconds):7.1f} us", flush=True)
 
 
 PARTS: dict[str, Callable[[Path], None]] = {
-    "bandwidth": bandwidth, "build": build, "load": load, "run": run, "profile": profile,
+    "bandwidth": bandwidth, "build": build, "check": check, "load": load, "run": run, "profile": profile,
 }   # fmt: skip
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import resource
 import subprocess
 import sys
@@ -56,7 +57,10 @@ def apart(model: str, dtype: str, work: Path, seconds: int) -> None:
     """Compare in a process of its own, and print what it said."""
     command = [sys.executable, __file__, model, "--dtypes", dtype, "--work", str(work), "--here"]
     try:
-        done = subprocess.run(command, timeout=seconds, check=False, text=True, capture_output=True)
+        done = subprocess.run(
+            command, timeout=seconds, check=False, text=True, capture_output=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},   # many beside each other
+        )   # fmt: skip
         said = "FAILED" if done.returncode else "done"
         lines = done.stdout.splitlines() + (done.stderr.splitlines()[-15:] if done.returncode else [])
     except subprocess.TimeoutExpired as error:

@@ -2,12 +2,14 @@
 
     python benchmarks/gpu/kernels.py check [NAME ...] [--seeds N] [--plugins]
     python benchmarks/gpu/kernels.py time [NAME ...]
+    ncu --clock-control none python benchmarks/gpu/kernels.py once [NAME ...]
     compute-sanitizer --report-api-errors no python benchmarks/gpu/kernels.py check --seeds 1
 
 Needs torch, cuda-bindings and NVRTC. ``check`` compares each kernel with its op's meaning in f64, on poisoned outputs,
 and runs it twice: both results must be the same bits; with ``--plugins`` those that plugins can be, from the PTX that
 TensorRT gets, with its order of arguments. ``time`` takes the shapes of LLaMA 3.1 8B in bf16. The floor is the time of
-the bytes that must move, at a copy's speed, or of the operations, at that of a large product.
+the bytes that must move, at a copy's speed, or of the operations, at that of a large product. ``once`` launches each of
+those once, for a profiler to look at.
 """
 
 from __future__ import annotations
@@ -86,10 +88,27 @@ def verdicts(case: Case, plugins: bool) -> Iterator[tuple[str, float, str]]:
         yield ("" if worst <= 1 else "too far off") if same else "two runs differ", worst, kernel.name
 
 
-def time(names: list[str]) -> None:
-    """Microseconds a launch in a graph of many, on rotating buffers that the cache does not hold."""
+def once(names: list[str]) -> None:
+    """One launch of each, the kernels compiled before."""
+    for case in timed(names):
+        kernel = find(case.op, device.architecture())
+        assert not isinstance(kernel, str), kernel
+        loaded, operands = device.prepare(kernel, case.op, {}), random_operands(case)
+        print(case.name, flush=True)
+        loaded(operands, device.outputs(case.op, loaded, operands))
+        torch.cuda.synchronize()
+
+
+def timed(names: list[str]) -> list[shapes.Timed]:
+    """The cases whose names begin so, their kernels compiled."""
     cases = [c for c in shapes.timed() if not names or any(c.name.startswith(n) for n in names)]
     compile_all(c.op for c in cases)
+    return cases
+
+
+def time(names: list[str]) -> None:
+    """Microseconds a launch in a graph of many, on rotating buffers that the cache does not hold."""
+    cases = timed(names)
     bandwidth, rate = device.copy_bandwidth(), device.product_rate()
     print(f"{torch.cuda.get_device_name()}: a copy moves {bandwidth / 1e12:.2f} TB/s")
     print(f"a product of 8192 x 8192 x 8192 in bf16 makes {rate / 1e12:.0f} TFLOP/s")
@@ -132,13 +151,13 @@ def random_operands(case: shapes.Timed) -> dict[str, torch.Tensor]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("check", "time"))
+    parser.add_argument("what", choices=("check", "time", "once"))
     parser.add_argument("names", nargs="*")
     parser.add_argument("--seeds", type=int, default=12)
     parser.add_argument("--plugins", action="store_true")
     given = parser.parse_args()
-    if given.what == "time":
-        time(given.names)
+    if given.what != "check":
+        {"time": time, "once": once}[given.what](given.names)
         return
     unknown = set(given.names) - set(MAKES)
     if unknown:

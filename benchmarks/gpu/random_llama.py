@@ -3,8 +3,8 @@
     python benchmarks/gpu/random_llama.py make FOLDER [--shape small] [--layers 16] [--dtype float16]
     python benchmarks/gpu/random_llama.py time FOLDER [--tokens 980] [--batch 1] [--dtype float16]
 
-Runs where torch and transformers are. 16 layers of the shape small have 1.1 billion parameters; the shape 8b is that of
-LLaMA 3.1 8B.
+Runs where torch and transformers are. 16 layers of the shape small have 1.1 billion parameters, as have 4 of the shape
+wide, which are those of LLaMA 3.1 8B; the shape 8b is that model's.
 """
 
 from __future__ import annotations
@@ -21,6 +21,10 @@ from random_models import torch, transformers
 SHAPES: dict[str, dict[str, Any]] = {
     "small": {
         "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32,
+        "num_key_value_heads": 8, "vocab_size": 32000, "max_position_embeddings": 8192,
+    },
+    "wide": {
+        "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 4, "num_attention_heads": 32,
         "num_key_value_heads": 8, "vocab_size": 32000, "max_position_embeddings": 8192,
     },
     "8b": {

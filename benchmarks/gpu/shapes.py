@@ -50,6 +50,8 @@ def timed() -> Iterator[Timed]:
         yield appending(batch, length, capacity)
     for batch, tokens in ((1, 1024), (8, 1024), (1, 8192)):
         yield prefill(batch, tokens)
+    for batch in (1, 8):
+        yield rope(batch, 1024)
     for batch in (1, 8, 64):
         yield from small(batch)
     for batch in (1, 8):
@@ -114,13 +116,18 @@ def small(batch: int) -> Iterator[Timed]:
     of = bf16[batch, 1, HIDDEN]
     norm = fused.AddRMSNorm(Input("x", of), Input("skip", of), Input("weight", bf16[HIDDEN]))
     yield Timed(f"add_rms_norm {batch}", norm, 2 * 4 * batch * HIDDEN + 2 * HIDDEN)
+    yield rope(batch, 1)
+    yield Timed(f"argmax {batch}", fused.ArgMax(Input("x", f32[batch, VOCABULARY])), 4 * batch * VOCABULARY)
+
+
+def rope(batch: int, tokens: int) -> Timed:
     cache, tables = bf16[batch, KV_HEADS, 1024, HEAD], f32[1024, HEAD // 2]
-    rope = fused.RopeAndAppend(
-        Input("qkv", bf16[batch, 1, QKV]), Input("key_cache", cache), Input("value_cache", cache),
+    op = fused.RopeAndAppend(
+        Input("qkv", bf16[batch, tokens, QKV]), Input("key_cache", cache), Input("value_cache", cache),
         Input("start", i32[batch,]), Input("cos", tables), Input("sin", tables), heads=HEADS, kv_heads=KV_HEADS,
     )   # fmt: skip
-    yield Timed(f"rope_and_append {batch}", rope, 2 * batch * 2 * QKV, integers={"start": 1000})
-    yield Timed(f"argmax {batch}", fused.ArgMax(Input("x", f32[batch, VOCABULARY])), 4 * batch * VOCABULARY)
+    moved = 2 * batch * tokens * 2 * QKV
+    return Timed(f"rope_and_append {batch} x {tokens}", op, moved, integers={"start": 1000 if tokens == 1 else 0})
 
 
 def experts(batch: int, count: int = 8, many: int = 2) -> Iterator[Timed]:

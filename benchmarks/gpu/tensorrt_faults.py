@@ -1,6 +1,7 @@
 """What TensorRT's faults are told as on this machine's GPU: each is one sentence, and leaves nothing behind.
 
     python benchmarks/gpu/tensorrt_faults.py MODEL_DIR [--work FOLDER] [--target TARGET] [--only NAME,NAME]
+        [--large ENGINE_DIR]
 
 Printed of each: the exit code, the files that it leaves, what is said. The faults of memory take all of the GPU's
 memory for some seconds, so nothing else should run on it then.
@@ -28,10 +29,13 @@ import numpy as np
 import trtc
 from trtc.errors import TrtcError
 from trtc.runtime.gpu.device import open_device
+from trtc.runtime.gpu.memory import megabytes
 
 files: Any = import_module("safetensors.numpy")
 
 INTERRUPT = 6   # seconds after the start of a build
+ROOM = 1200 << 20   # more than the activations of an engine for 8,192 tokens, less than those and its caches
+LEFT = (0, 2 << 20, 16 << 20, 64 << 20)   # bytes of the GPU's memory
 
 
 class Faults:
@@ -39,18 +43,20 @@ class Faults:
 
     Args:
         model: a checkpoint.
-        work: what is written goes here.
+        work: what is written goes here; an engine that an earlier call has left there is taken.
+        large: an engine with weights in its plan.
     """
 
-    def __init__(self, model: Path, work: Path, target: str) -> None:
-        self.model, self.work = model, work
+    def __init__(self, model: Path, work: Path, target: str, large: Path) -> None:
+        self.model, self.work, self.large = model, work, large
         self.common = ("--target", target, "--dtype", "float16", "--optimization-level", "0", "--max-batch-size", "4")
 
     @cached_property
     def engine(self) -> Path:
         """An engine without weights of its own."""
         out = self.work / "engine"
-        self.tell("a build that succeeds", "compile", self.model, *self.common, "--weightless", "-o", out)
+        if not out.exists():
+            self.tell("a build that succeeds", "compile", self.model, *self.common, "--weightless", "-o", out)
         return out
 
     def wrong_version(self) -> None:
@@ -102,18 +108,47 @@ class Faults:
             arguments = ("compile", self.model, *self.common, *limits, "-o", self.work / "huge")
             self.tell(f"a build for {' '.join(map(str, limits))}", *arguments)
 
-    def full_gpu(self) -> None:
-        """The GPU is full as a build, a load and a run begin."""
-        build: Any = {"dtype": "float16", "tensorrt": trtc.TensorRTOptions(optimization_level=0)}
+    def full_load(self) -> None:
+        """The GPU is full, or nearly, as an engine is loaded: by another process, then by this one."""
+        engine, device = self.engine, open_device()
+        with Full(device, 0):
+            self.run("trtc run beside a process that fills the GPU", engine)
+        for left in LEFT:
+            with Full(device, left):
+                self.here(f"a load and a run with {megabytes(left)} left", lambda: answer(trtc.load(engine)))
+        self.here("the same, now that it is free", lambda: answer(trtc.load(engine)))
+
+    def full_run(self) -> None:
+        """The GPU fills up before the first run of an engine that is loaded, and between two runs."""
         device = open_device()
-        with Full(device, 4 << 20):   # which a process that has a context takes, too
-            self.here("a build on a full GPU", lambda: trtc.compile(self.model, self.work / "full", **build))
-            self.here("a load on a full GPU", lambda: trtc.load(self.engine))
-        engine = trtc.load(self.engine)
-        with Full(device, 1 << 20):
-            self.here("a run on a full GPU", lambda: engine.generate([[1, 2, 3]] * 4, max_new_tokens=8))
-        self.here("the same, now that it is free", lambda: engine.generate([[1, 2, 3]] * 4, max_new_tokens=8))
-        self.nothing_left(set())
+        for left in LEFT:
+            engine = trtc.load(self.engine)
+            with Full(device, left):
+                self.here(f"a first run with {megabytes(left)} left", lambda engine=engine: answer(engine))
+            self.here("the same, now that it is free", lambda engine=engine: answer(engine))
+            with Full(device, left):
+                self.here(f"a longer run with {megabytes(left)} left", lambda engine=engine: answer(engine, 300))
+
+    def caches(self) -> None:
+        """Caches that do not fit, by an engine that has weights of its own: ``--large``."""
+        engine = trtc.load(self.large)
+        with Full(open_device(), ROOM):
+            for new in (7000, 8):
+                self.here(f"{new} tokens with {megabytes(ROOM)} left", lambda new=new: answer(engine, 1, new))
+            self.here(f"a load of it with {megabytes(ROOM)} left", lambda: trtc.load(self.large))
+
+    def full_build(self) -> None:
+        """The GPU is full, or nearly, as an engine is built: by another process, then by this one."""
+        device, options = open_device(), trtc.TensorRTOptions(optimization_level=0)
+        build: Any = {"dtype": "float16", "tensorrt": options}
+        with Full(device, 0):
+            self.tell("trtc compile beside a process that fills the GPU",
+                      "compile", self.model, *self.common, "-o", self.work / "full")   # fmt: skip
+        for left in (0, 8 << 20):
+            with Full(device, left):
+                self.here(f"a build with {megabytes(left)} left",
+                          lambda: trtc.compile(self.model, self.work / "full", **build))   # fmt: skip
+            self.nothing_left(set())
 
     def copy(self, name: str, plan: bytes) -> Path:
         """The engine with another plan, which engine.json agrees with."""
@@ -164,6 +199,12 @@ class Faults:
             print(f"  LEFT BEHIND: {', '.join(sorted(left))}", flush=True)
 
 
+def answer(engine: Any, tokens: int = 3, new: int = 8) -> str:
+    """How much text follows a prompt of so many tokens."""
+    completion = engine.generate([[3] * tokens], max_new_tokens=new)[0]
+    return f"{len(completion.token_ids)} tokens"
+
+
 class Full:
     """A GPU with this many bytes left, while it is entered."""
 
@@ -171,12 +212,23 @@ class Full:
         self.device, self.left, self.taken = device, left, list[int]()
 
     def __enter__(self) -> None:
+        self.device.use()
+        kept = self.take(self.left) if self.left else []
         piece = 1 << 36
-        while piece >= self.left:
-            try:
-                self.taken.append(int(self.device.driver.call("cuMemAlloc", piece)))
-            except TrtcError:
+        while piece >= 1 << 12:
+            if found := self.take(piece):
+                self.taken += found
+            else:
                 piece //= 2
+        for address in kept:
+            self.device.driver.call("cuMemFree", address)
+
+    def take(self, size: int) -> list[int]:
+        """One piece of memory, if there is one."""
+        try:
+            return [int(self.device.driver.call("cuMemAlloc", size))]
+        except TrtcError:
+            return []
 
     def __exit__(self, *error: object) -> None:
         self.device.use()
@@ -184,7 +236,8 @@ class Full:
             self.device.driver.call("cuMemFree", address)
 
 
-NAMES = ("wrong_version", "truncated", "interrupted", "not_a_number", "small_workspace", "huge_limits", "full_gpu")
+NAMES = ("wrong_version", "truncated", "interrupted", "not_a_number", "small_workspace", "huge_limits", "full_load",
+         "full_run", "caches", "full_build")   # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -193,9 +246,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, default=Path("/tmp/tensorrt_faults"))
     parser.add_argument("--target", default="tensorrt")
     parser.add_argument("--only", default=",".join(NAMES))
+    parser.add_argument("--large", type=Path, default=Path("large"))
     asked = parser.parse_args(arguments)
     asked.work.mkdir(parents=True, exist_ok=True)
-    faults = Faults(asked.model, asked.work, asked.target)
+    faults = Faults(asked.model, asked.work, asked.target, asked.large)
     for name in asked.only.split(","):
         getattr(faults, name)()
 

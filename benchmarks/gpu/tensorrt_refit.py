@@ -1,10 +1,12 @@
 """Weights of another checkpoint in a built TensorRT engine, on this machine's GPU.
 
-    python benchmarks/gpu/tensorrt_refit.py MODEL_DIR [--work FOLDER] [--target TARGET]
+    python benchmarks/gpu/tensorrt_refit.py make MODEL_DIR OTHER_DIR
+    python benchmarks/gpu/tensorrt_refit.py run MODEL_DIR OTHER_DIR [--work FOLDER] [--target TARGET]
 
-Another checkpoint is made of MODEL_DIR's, with each weight off by up to a tenth. Engines are built: of the other
-checkpoint as usual, and of MODEL_DIR with ``--weightless``, which `trtc refit` then gives the other's weights. Its
-greedy text is compared with the plainly built one's.
+``make`` runs where torch and transformers are, and writes another checkpoint of the same shape: each weight off by up
+to a half; and its GOLDEN.json: what transformers continues MODEL_DIR's prompts with in f32, as far as the best two
+logits are apart by more than f16 is off. ``run`` builds an engine of MODEL_DIR with ``--weightless``, gives it the
+other's weights by `trtc refit`, and compares its greedy text with transformers' before and after.
 """
 
 from __future__ import annotations
@@ -15,7 +17,6 @@ import shutil
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -24,58 +25,84 @@ import numpy as np
 
 files: Any = import_module("safetensors.numpy")
 
-NEW_TOKENS = 32
+NEW_TOKENS = 48
+CHANGE, APART = 0.5, 0.05
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("make", "run"))
     parser.add_argument("model", type=Path)
+    parser.add_argument("other", type=Path)
     parser.add_argument("--work", type=Path, default=Path("/tmp/tensorrt_refit"))
     parser.add_argument("--target", default="tensorrt")
-    arguments = parser.parse_args()
-    model, work = arguments.model, arguments.work
-    work.mkdir(parents=True, exist_ok=True)
-    other = changed(model, work / "other")
-    common = ("--target", arguments.target, "--dtype", "float16", "--max-batch-size", "1", "--max-seq-len", "128")
-    plans = {"plain": (other,), "weightless": (model, "--weightless")}
-    with ThreadPoolExecutor(2) as pool:
-        made = [pool.submit(trtc, "compile", *of, *common, "-o", work / name) for name, of in plans.items()]
-        for name, future in zip(plans, made, strict=True):
-            print(f"{name}: {future.result()}", flush=True)
-    before = {name: text(work / name, model) for name in plans}
-    done = trtc("refit", work / "weightless", other, "-o", work / "refitted")
-    print(f"trtc refit: {done}", flush=True)
-    tell("refitted", text(work / "refitted", model), before["plain"])
-    tell("as built", before["weightless"], before["plain"])
+    asked = parser.parse_args()
+    if asked.what == "make":
+        make(asked.model, asked.other)
+    else:
+        run(asked.model, asked.other, asked.work, asked.target)
 
 
-def changed(model: Path, out: Path) -> Path:
-    """A checkpoint of the same shape, each weight off by up to a tenth."""
-    shutil.copytree(model, out, dirs_exist_ok=True)
+def make(model: Path, other: Path) -> None:
+    """Write the other checkpoint, with its GOLDEN.json."""
+    shutil.copytree(model, other, dirs_exist_ok=True)
     random: Any = np.random.default_rng(0)
-    tensors: dict[str, Any] = files.load_file(out / "model.safetensors")
+    tensors: dict[str, Any] = files.load_file(other / "model.safetensors")
     for name, array in tensors.items():
-        tensors[name] = (array * random.uniform(0.9, 1.1, array.shape)).astype(array.dtype)
-    files.save_file(tensors, out / "model.safetensors", {"format": "pt"})
-    return out
+        tensors[name] = (array * random.uniform(1 - CHANGE, 1 + CHANGE, array.shape)).astype(array.dtype)
+    files.save_file(tensors, other / "model.safetensors", {"format": "pt"})
+    golden = [{"input_ids": ids, "greedy_new_ids": greedy(other, ids)} for ids in prompts(model)]
+    (other / "GOLDEN.json").write_text(json.dumps(golden), encoding="utf-8")
+    print(f"{other}: texts of {', '.join(str(len(g['greedy_new_ids'])) for g in golden)} tokens", flush=True)
 
 
-def text(engine: Path, model: Path) -> list[list[int]]:
-    """What follows each prompt of GOLDEN.json, by ``trtc run``."""
-    golden = json.loads((model / "GOLDEN.json").read_text(encoding="utf-8"))
-    prompts = [part for g in golden for part in ("--prompt-ids", ",".join(map(str, g["input_ids"])))]
+def greedy(folder: Path, ids: list[int]) -> list[int]:
+    """What transformers continues a prompt with, up to where two logits nearly tie."""
+    torch, transformers = (import_module(name) for name in ("torch", "transformers"))   # which ``run`` does without
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    found: list[int] = []
+    while len(found) < NEW_TOKENS:
+        with torch.no_grad():
+            best = model(torch.tensor([ids + found])).logits[0, -1].topk(2)
+        if best.values[0] - best.values[1] < APART:
+            break
+        found.append(int(best.indices[0]))
+    return found
+
+
+def run(model: Path, other: Path, work: Path, target: str) -> None:
+    """Build, exchange the weights, and print what is equal."""
+    work.mkdir(parents=True, exist_ok=True)
+    common = ("--target", target, "--dtype", "float16", "--max-batch-size", "1", "--max-seq-len", "256")
+    print(f"trtc compile: {trtc('compile', model, '--weightless', *common, '-o', work / 'built')}", flush=True)
+    print(f"trtc refit: {trtc('refit', work / 'built', other, '-o', work / 'refitted')}", flush=True)
+    for engine, of in (("built", model), ("refitted", other), ("refitted", model)):
+        tell(f"{engine}, beside transformers of {of.name}", text(work / engine, prompts(of)), texts(of))
+
+
+def prompts(model: Path) -> list[list[int]]:
+    return [one["input_ids"] for one in json.loads((model / "GOLDEN.json").read_text(encoding="utf-8"))]
+
+
+def texts(model: Path) -> list[list[int]]:
+    """What transformers continues the prompts with."""
+    return [one["greedy_new_ids"] for one in json.loads((model / "GOLDEN.json").read_text(encoding="utf-8"))]
+
+
+def text(engine: Path, asked: list[list[int]]) -> list[list[int]]:
+    """What follows each prompt, by ``trtc run``."""
+    given = [part for ids in asked for part in ("--prompt-ids", ",".join(map(str, ids)))]
     file = engine.with_suffix(".json")
-    trtc("run", engine, *prompts, "--max-new-tokens", NEW_TOKENS, "--output-json", file)
+    trtc("run", engine, *given, "--max-new-tokens", NEW_TOKENS, "--output-json", file)
     return [one["token_ids"] for one in json.loads(file.read_text(encoding="utf-8"))]
 
 
 def tell(what: str, have: list[list[int]], want: list[list[int]]) -> None:
-    """Print how many texts are equal, and how much of each."""
-    alike = [next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), len(b))
-             for a, b in zip(have, want, strict=True)]   # fmt: skip
-    equal = sum(a == b for a, b in zip(have, want, strict=True))
-    print(f"{what}: {equal} of {len(want)} texts equal those of the other checkpoint's own engine; "
-          f"equal tokens of each: {alike}", flush=True)   # fmt: skip
+    """Print how many texts are equal as far as both go, and how many tokens of each."""
+    pairs = [list(zip(a, b, strict=False)) for a, b in zip(have, want, strict=True)]
+    alike = [next((i for i, (x, y) in enumerate(pair) if x != y), len(pair)) for pair in pairs]
+    equal = sum(n == len(pair) for n, pair in zip(alike, pairs, strict=True))
+    print(f"{what}: {equal} of {len(want)} texts equal; equal tokens of each: {alike}", flush=True)
 
 
 def trtc(*arguments: Any) -> str:

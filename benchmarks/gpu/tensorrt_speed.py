@@ -1,18 +1,15 @@
-"""Build time, memory and speed of a TensorRT engine on this machine's GPU.
+"""Speed of a TensorRT engine on this machine's GPU.
 
-    python benchmarks/gpu/tensorrt_speed.py build MODEL_DIR ENGINE_DIR --capacity 8192 [--level 0] [--weightless]
-        [--cache FILE]
-    python benchmarks/gpu/tensorrt_speed.py run ENGINE_DIR [--tokens 100,980,4000]
+    python benchmarks/gpu/tensorrt_speed.py ENGINE_DIR [--tokens 100,980,4000]
 
-``run`` gives the milliseconds of the prefill and of a greedy decode step behind so many tokens, which the GPU's own
-events measure, and the tokens per second that a caller of ``generate`` sees.
+Printed: the milliseconds of the prefill and of a greedy decode step behind so many tokens, as the GPU's own events
+measure them, and those of the step by the host's clock. tensorrt_build.py builds engines.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
-import resource
 import statistics
 import time
 from pathlib import Path
@@ -20,48 +17,19 @@ from typing import Any
 
 import numpy as np
 
-import trtc
-from trtc.backend.tensorrt.options import Options
 from trtc.runtime.bundle import EngineBundle
 from trtc.runtime.gpu.stream import Event
 from trtc.runtime.session import SessionOptions, open_session
 
-STEPS = 30
+STEPS, PREFILLS = 30, 5
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("build", "run"))
-    parser.add_argument("folders", type=Path, nargs="+")
-    parser.add_argument("--capacity", type=int, default=8192)
-    parser.add_argument("--level", type=int, default=0)
-    parser.add_argument("--weightless", action="store_true")
-    parser.add_argument("--cache", default="")
+    parser.add_argument("engine", type=Path)
     parser.add_argument("--tokens", default="980")
     arguments = parser.parse_args()
-    if arguments.what == "build":
-        build(arguments.folders[0], arguments.folders[1], arguments)
-    else:
-        run(arguments.folders[0], [int(n) for n in arguments.tokens.split(",")])
-
-
-def build(model: Path, out: Path, arguments: Any) -> None:
-    cache = arguments.cache
-    used = cache if cache and Path(cache).exists() else ""
-    options = Options(
-        optimization_level=arguments.level, weightless=arguments.weightless,
-        input_timing_cache=used, output_timing_cache=cache,
-    )   # fmt: skip
-    start = time.perf_counter()
-    trtc.compile(
-        model, out, target="tensorrt", dtype="float16", max_batch_size=1, max_input_len=1024,
-        max_seq_len=arguments.capacity, tensorrt=options,
-    )   # fmt: skip
-    took, peak = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    size = (out / "rank0/model.plan").stat().st_size / 1e9
-    kind = "weightless, " * arguments.weightless + ("with a timing cache" if used else "without a timing cache")
-    print(f"capacity {arguments.capacity}, level {arguments.level}, {kind}: built in {took:.1f} s, "
-          f"peak host memory {peak:.2f} GB, plan {size:.2f} GB", flush=True)   # fmt: skip
+    run(arguments.engine, [int(n) for n in arguments.tokens.split(",")])
 
 
 def run(folder: Path, lengths: list[int]) -> None:
@@ -80,7 +48,7 @@ def measure(name: str, session: Any, tokens: int, bundle: EngineBundle) -> None:
     ids = np.random.default_rng(0).integers(3, bundle.vocab_size, (1, tokens)).astype(np.int32)
     lengths = np.array([tokens], np.int32)
     capacity, found, token = bundle.limits.max_seq_len, list[float](), lengths
-    for _ in range(5):
+    for _ in range(PREFILLS if bundle.limits.max_input_len > 1 else 1):   # one token at a time takes seconds
         session.start(1, capacity)
         begin, end = Event(session.device), Event(session.device)
         begin.record(session.stream)

@@ -1,4 +1,4 @@
-"""How long the steps of a launch plan take in a decode step on a GPU."""
+"""How long the steps of a launch plan take on a GPU."""
 
 from __future__ import annotations
 
@@ -41,14 +41,15 @@ class Watched:
         return run
 
 
-def times(bundle: EngineBundle, batch: int = 1, past: int = 0) -> dict[str, Any]:
-    """How long each step takes in a decode step of a batch.
+def times(bundle: EngineBundle, batch: int = 1, past: int = 0, new: int = 1) -> dict[str, Any]:
+    """How long each step takes in a decode step of a batch, or in a prefill.
 
     Steps that differ in place alone are timed one after the other, as one graph, and share the time equally: each finds
     its weights outside of the GPU's caches, and none waits for the host.
 
     Args:
         past: tokens in each cache; 0: half of what the engine takes.
+        new: tokens of each; more than one: those of prompts, behind nothing.
     Result:
         ``profile``, the number of the phase; ``sizes`` by name; ``context``, keys that attention sees; ``seconds``: by
         the name of a step, the times of each that has it.
@@ -58,10 +59,11 @@ def times(bundle: EngineBundle, batch: int = 1, past: int = 0) -> dict[str, Any]
     stream, executor = open_executor(bundle, 0)
     watched = Watched(executor)
     session = GPUSession(bundle, stream, watched, NoInputs(), graphs=False)
-    past = past or bundle.limits.max_seq_len // 2
-    session.start(batch, past + 1)
+    past = 0 if new > 1 else past or bundle.limits.max_seq_len // 2
+    session.start(batch, past + new)
     ones = np.ones(batch, np.int32)
-    session.run(1, np.zeros((batch, 1), np.int32), ones, past * ones).logits()
+    ids = np.random.default_rng(0).integers(0, bundle.vocab_size, (batch, new), np.int32)   # alike ones would be faster
+    session.run(new, ids, new * ones, past * ones).logits()
     assert watched.last
     phase, sizes, run = watched.last
     seconds: dict[str, list[float]] = {}
@@ -70,7 +72,7 @@ def times(bundle: EngineBundle, batch: int = 1, past: int = 0) -> dict[str, Any]
         seconds.setdefault(step_name(step), []).append(took)
     said = {name: sizes.symbols[name] for name in ("B", "S", "P" if sizes.pages else "M")}
     number = executor.plan.phases.index(phase)
-    return {"profile": number, "sizes": said, "context": past + 1, "seconds": seconds}
+    return {"profile": number, "sizes": said, "context": past + new, "seconds": seconds}
 
 
 def step_name(step: Mapping[str, Any]) -> str:

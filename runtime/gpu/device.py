@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trtc.errors import TrtcError
-from trtc.runtime.gpu.driver import Driver, driver
+from trtc.runtime.gpu.driver import OUT_OF_MEMORY, Driver, GPUError, driver
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,13 @@ def open_device(ordinal: int = 0, on: Driver | None = None) -> Device:
         for part in ("MAJOR", "MINOR")
     )
     name = on.call("cuDeviceGetName", 256, handle).split(b"\0")[0].decode()
-    device = Device(on, ordinal, name, (major, minor), on.call("cuDevicePrimaryCtxRetain", handle))
+    try:
+        context = on.call("cuDevicePrimaryCtxRetain", handle)
+    except GPUError as error:
+        if error.code != OUT_OF_MEMORY:
+            raise
+        fix = "help: nvidia-smi tells which processes hold it"
+        raise TrtcError(f"{name} has no memory left for another process", fix) from None
+    device = Device(on, ordinal, name, (major, minor), context)
     device.use()
     return device

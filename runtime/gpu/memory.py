@@ -92,7 +92,8 @@ def require(device: Device, plan: MemoryPlan) -> int:
 
 
 def _no_room(device: Device, plan: MemoryPlan, free: int) -> TrtcError:
-    message = f"{megabytes(plan.total)} of GPU memory are needed ({plan}), but {device.name} has {megabytes(free)} free"
+    have = f"{megabytes(free)} free" if plan.total > free else f"no piece as large, though {megabytes(free)} are free"
+    message = f"{megabytes(plan.total)} of GPU memory are needed ({plan}), but {device.name} has {have}"
     return TrtcError(message, "help: fewer sequences at a time, or fewer new tokens, need less")
 
 

@@ -11,6 +11,7 @@ from emulated_cuda import compile_emulated, install
 
 from trtc.cli import _layers
 from trtc.runtime.bundle import EngineBundle
+from trtc.runtime.cuda import layers
 from trtc.runtime.cuda.layers import times
 
 MODEL = Path(__file__).parents[2] / "examples" / "shakespeare"
@@ -30,7 +31,7 @@ def test_steps_by_phase_and_the_ops_of_their_places(trtc_: Trtc, engine: Path) -
     assert one.startswith("decode-1, B in 1..1, S in 1..1, M in 1..16\n")
     assert two.startswith("decode-2, B in 2..2, S in 1..1, M in 1..16\n")
     assert prefill.startswith("prefill, B in 1..2, S in 1..8, M in 1..16\n")
-    attention = next(line for line in one.splitlines() if "decode_attention" in line)
+    attention = next(line for line in one.splitlines() if "attention/cuda.append_" in line)
     assert "transformer.layers.0" in attention and "attention" in attention.split()[-1]
     assert "cuBLASLt" in prefill and "cuBLASLt" not in one
     code, out, _ = trtc_("inspect", engine, "--layers", "--json")
@@ -40,12 +41,15 @@ def test_steps_by_phase_and_the_ops_of_their_places(trtc_: Trtc, engine: Path) -
 
 def test_the_time_of_a_step(trtc_: Trtc, engine: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     install(monkeypatch)
+    monkeypatch.setattr(layers, "REPEATS", 2)
     said = times(EngineBundle.open(engine))
     assert (said["profile"], said["sizes"], said["context"]) == (0, {"B": 1, "S": 1, "M": 16}, 9)
     (tmp_path / "times.json").write_text(json.dumps(said))
     code, out, _ = trtc_("inspect", engine, "--times", tmp_path / "times.json")
     assert code == 0 and out.startswith("decode-1, B in 1..1, S in 1..1, M in 1..16: B = 1, S = 1, M = 16, ")
     assert _layers.RUNTIMES["cuda"] == times.__module__
+    said = times(EngineBundle.open(engine), batch=2, new=3)
+    assert (said["profile"], said["sizes"], said["context"]) == (2, {"B": 2, "S": 3, "M": 16}, 3)
 
 
 def test_a_paged_cache(trtc_: Trtc, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 // CUDA C++ on the CPU, for kernels of one block at a time: threads are fibers, which take turns and change only where they
 // wait for each other; what PTX an `asm` holds is a function here. Slow, and no memory model: it shows what is computed,
 // not whether a barrier is missing.
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <cmath>
@@ -30,7 +31,9 @@ inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z,
 
 static constexpr size_t STACK = 256 << 10;
 struct Fiber {
-    ucontext_t context;
+    ucontext_t start;
+    jmp_buf place;   // where it goes on; jumps leave signals alone, which costs less than a change of contexts
+    bool started = false;
     std::unique_ptr<char[]> stack{new char[STACK]};   // not initialised: it takes the memory that is used
     bool done = false;
 };
@@ -42,7 +45,7 @@ struct Barrier {
     }
 };
 static std::vector<Fiber> fibers;
-static ucontext_t scheduler;
+static jmp_buf scheduler;
 static int current;
 static bool backwards;   // threads and blocks take turns from the last on
 static dim3 threadIdx, blockIdx, blockDim, gridDim;
@@ -50,11 +53,20 @@ static Barrier block_barrier, warp_barrier[32];
 static void (*body)(void*);
 static void* body_argument;
 
+static void let_others_run() {
+    if (!_setjmp(fibers[current].place)) _longjmp(scheduler, 1);
+}
+static void run(Fiber& fiber) {
+    if (_setjmp(scheduler)) return;
+    if (fiber.started) _longjmp(fiber.place, 1);
+    fiber.started = true;
+    setcontext(&fiber.start);
+}
 static void wait_at(Barrier& barrier) {
     const unsigned seen = barrier.generation;
     ++barrier.arrived;
     barrier.release();
-    while (barrier.generation == seen) swapcontext(&fibers[current].context, &scheduler);
+    while (barrier.generation == seen) let_others_run();
 }
 static void __syncthreads() { wait_at(block_barrier); }
 static void together() { wait_at(warp_barrier[threadIdx.x / 32]); }
@@ -71,7 +83,7 @@ static void fiber_main() {
     body(body_argument);
     fibers[current].done = true;
     for (Barrier* barrier : {&block_barrier, &warp_barrier[threadIdx.x / 32]}) --barrier->alive, barrier->release();
-    swapcontext(&fibers[current].context, &scheduler);
+    _longjmp(scheduler, 1);
 }
 
 static void run_block() {
@@ -82,11 +94,11 @@ static void run_block() {
     block_barrier.alive = count;
     for (int w = 0; w < 32; ++w) warp_barrier[w] = Barrier{}, warp_barrier[w].alive = w < count / 32 ? 32 : 0;
     for (Fiber& fiber : fibers) {
-        fiber.done = false;
-        getcontext(&fiber.context);
-        fiber.context.uc_stack.ss_sp = fiber.stack.get();
-        fiber.context.uc_stack.ss_size = STACK;
-        makecontext(&fiber.context, fiber_main, 0);
+        fiber.done = fiber.started = false;
+        getcontext(&fiber.start);
+        fiber.start.uc_stack.ss_sp = fiber.stack.get();
+        fiber.start.uc_stack.ss_size = STACK;
+        makecontext(&fiber.start, fiber_main, 0);
     }
     for (int left = count; left;) {
         left = 0;
@@ -96,7 +108,7 @@ static void run_block() {
             ++left;
             current = i;
             threadIdx = {(unsigned)i, 0, 0};
-            swapcontext(&scheduler, &fibers[i].context);
+            run(fibers[i]);
         }
     }
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 pytest.importorskip("tensorrt_rtx_bindings")
 
+from fake_cuda import FakeDriver
 from tensorrt_models import BASE, Model, model
 
 from trtc.backend.bundle import HashingFile, bundle
@@ -27,6 +29,7 @@ from trtc.backend.tensorrt.target import tensorrt, tensorrt_rtx
 from trtc.backend.tensorrt.timing_cache import check_place, save_timing_cache
 from trtc.errors import TrtcError
 from trtc.ir import f16
+from trtc.runtime.gpu.driver import open_driver
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +99,20 @@ def test_out_of_memory(built: Any, made: Model, tmp_path: Path, monkeypatch: pyt
     assert said.startswith(NO_MEMORY) and "\n  = help: a smaller --max-batch-size" in said
 
 
+def test_other_processes_fill_the_gpu(made: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorRT has other words for it then, such as these of 8.6."""
+    driver = FakeDriver(total=80_000_000)
+    monkeypatch.setitem(sys.modules, "cuda.bindings.driver", driver)   # type: ignore[arg-type]
+    monkeypatch.setattr(serialize, "_built", complains("[x.cpp::f::1] Error Code 1: Cuda Runtime (invalid handle)"))
+    assert failing(made, tmp_path) == "error: TensorRT-RTX refuses the network: invalid handle"
+    _, taken = open_driver(driver).api.cuMemAlloc(78_900_000)
+    assert failing(made, tmp_path) == (
+        "error: TensorRT-RTX has not the memory to build the network: 1.1 MB of the GPU's 80.0 MB are free\n"
+        "  = TensorRT-RTX refuses the network: invalid handle\n  = help: nvidia-smi tells which processes hold it"
+    )
+    assert list(driver.memory) == [taken]
+
+
 def test_the_disk_is_full(made: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = HashingFile.write
 
@@ -127,16 +144,31 @@ def test_an_error_that_is_only_logged_fails_the_next_check(made: Model) -> None:
     emit.diagnostics.check()   # it is said once
 
 
-def test_a_builder_that_is_none(made: Model) -> None:
-    """Where there is no GPU, TensorRT 8.6 raises a TypeError of its bindings."""
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (" with error: 35. Please check your CUDA installation", "error: TensorRT builds on a machine with a GPU only"),
+        (" with error: 2. Please check your CUDA installation",
+         "error: the GPU has no memory left for another process\n  = help: nvidia-smi tells which processes hold it"),
+        (" with error: 804", "error: TensorRT builds on a machine with a GPU only\n"
+                             "  = CUDA initialization failure with error: 804"),
+    ],
+)   # fmt: skip
+def test_why_there_is_no_builder(made: Model, line: str, said: str) -> None:
+    """It warns, and its bindings raise a TypeError."""
 
-    def null(_: object) -> Any:
+    def null(log: Any) -> Any:
+        log.log(SimpleNamespace(name="WARNING"), f"CUDA initialization failure{line}")
         raise TypeError("pybind11::init(): factory function returned nullptr")
 
-    fake = SimpleNamespace(Builder=null, IErrorRecorder=object, ILogger=object)
+    class Logger:
+        def __init__(self) -> None: ...
+
+    fake = type("trt", (), {"Builder": null, "IErrorRecorder": object, "ILogger": Logger})
     with pytest.raises(BuildError) as caught:
         begin(fake, made.lowered)
-    assert caught.value.message == "TensorRT builds on a machine with a GPU only"
+    complaints.clear()
+    assert str(caught.value) == said
 
 
 class Cached:

@@ -27,6 +27,8 @@ SAID = {
     "2: [virtualMemoryBuffer.cpp::resizePhysical::144] Error Code 2: OutOfMemory (no further information)": (
         "out of memory: no further information"
     ),
+    "[x.cpp::allocate::38] Error Code 1: Cuda Runtime ()": "Cuda Runtime: no further information",
+    "[x.cpp::allocate::38] Error Code 1: Cuda Driver (no further information)": "Cuda Driver: no further information",
     "a line of another form": "a line of another form",
 }
 

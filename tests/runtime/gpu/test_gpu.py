@@ -89,6 +89,18 @@ def test_a_gpu_that_is_not_there() -> None:
     )
 
 
+def test_a_gpu_that_has_no_memory_for_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeDriver()
+    monkeypatch.setattr(fake, "_cuDevicePrimaryCtxRetain", out_of_memory)
+    assert refused(lambda: device(fake)) == (
+        "error: Fake GPU has no memory left for another process\n  = help: nvidia-smi tells which processes hold it"
+    )
+
+
+def out_of_memory(_: int) -> Any:
+    raise Failure(CUresult.CUDA_ERROR_OUT_OF_MEMORY)
+
+
 def test_every_code_of_an_error_is_named() -> None:
     fake = FakeDriver()
     stream = Stream(device(fake))
@@ -121,15 +133,12 @@ def test_memory_that_is_not_there_is_refused_before_anything_is_allocated() -> N
     assert "cuMemAlloc" not in fake.calls
 
 
-def test_memory_that_another_process_took_is_the_same_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_lies_in_pieces_or_is_just_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeDriver()
-
-    def allocate(size: int) -> int:
-        raise Failure(CUresult.CUDA_ERROR_OUT_OF_MEMORY)
-
-    monkeypatch.setattr(fake, "_cuMemAlloc", allocate)
+    monkeypatch.setattr(fake, "_cuMemAlloc", out_of_memory)
     assert refused(lambda: Arena(device(fake), MemoryPlan({"x": 256}))).startswith(
-        "error: 0.0 MB of GPU memory are needed (x 0.0 MB), but Fake GPU has 1,073.7 MB free"
+        "error: 0.0 MB of GPU memory are needed (x 0.0 MB), "
+        "but Fake GPU has no piece as large, though 1,073.7 MB are free\n  = help: "
     )
 
 
