@@ -9,8 +9,8 @@
 // elements of a row, in the low half of a byte first. GATED: rows r and ROWS / 2 + r of the weight make element r of y:
 // activation(first) * second.
 //
-// SQUARES: what the products make is divided by sqrt(mean square + eps) of a row of which sums of 16 squares are given,
-// before bias and activation. They come to shared memory during the products, and are added after them, a warp a row.
+// SQUARES: before bias and activation, what the products make is divided by sqrt(mean square + eps) of a row of which sums
+// of 16 squares are given. They come to shared memory during the products, and a warp adds those of a row before its last.
 // FOR_NORM: beside y it makes z = y * gain, and the sums of 16 squares of y.
 #include "activation.cuh"
 #include "mma.cuh"
@@ -103,7 +103,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) skinny_linear(
     let_next_start();
     __shared__ float part[WARPS][TILES * COLUMNS][4][32];
 #if SQUARES
-    __shared__ float4 given[8 * COLUMNS][INNER / 64];   // squares; at last the first of a row is its factor
+    __shared__ float4 given[8 * COLUMNS][INNER / 64];   // of a row: squares, then its factor in place of the first
 #endif
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     const int first = blockIdx.x * (GATED ? 16 : 16 * TILES), column = blockIdx.y * 8 * COLUMNS;
@@ -186,26 +186,19 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) skinny_linear(
         }
     }
 #endif
-#pragma unroll 1
-    for (int base = 0; base < STEPS; base += DEPTH) {
+    const auto advance = [&](int base) {
 #pragma unroll
         for (int d = 0; d < DEPTH; ++d) {
             multiply(ahead[d], inputs[d % INPUTS], base + d);
             load_weights(ahead[d], base + d + DEPTH);
             load_inputs(inputs[d % INPUTS], base + d + INPUTS);
         }
-    }
-
-#pragma unroll
-    for (int m = 0; m < TILES; ++m) {
-#pragma unroll
-        for (int n = 0; n < COLUMNS; ++n) {
-#pragma unroll
-            for (int i = 0; i < 4; ++i) part[warp][m * COLUMNS + n][i][lane] = sum[m][n][i];
-        }
-    }
+    };
+    constexpr int UNTIL = SQUARES ? (STEPS - 1) / DEPTH * DEPTH : STEPS;
+#pragma unroll 1
+    for (int base = 0; base < UNTIL; base += DEPTH) advance(base);
 #if SQUARES
-    wait_for_copies();
+    wait_for_copies();   // while the last weights are under way
     for (int c = warp; c < 8 * COLUMNS && column + c < count; c += WARPS) {
         float s = 0;
 #pragma unroll
@@ -217,7 +210,17 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) skinny_linear(
         s = warp_sum(s);
         if (lane == 0) given[c][0].x = 1.0f / sqrtf(s / INNER + eps);
     }
+    advance(UNTIL);
 #endif
+
+#pragma unroll
+    for (int m = 0; m < TILES; ++m) {
+#pragma unroll
+        for (int n = 0; n < COLUMNS; ++n) {
+#pragma unroll
+            for (int i = 0; i < 4; ++i) part[warp][m * COLUMNS + n][i][lane] = sum[m][n][i];
+        }
+    }
     __syncthreads();
     const auto total = [&](int m, int n, int row, int c) {   // row 0..15 of the weight, column 0..7 of x
         float s = 0;
