@@ -121,8 +121,8 @@ def fused_linear(stored: DType | None = None, squared: bool = False) -> Callable
         batch = rows if rng.random() < 0.5 else "B"
         x, squares, eps = make.floats("x", dtype[batch, 1, inner]), None, 1e-5
         if squared:
-            parts = f32[batch, 1, inner // 16]
-            squares = make.given("squares", parts, rng.chisquare(16, (rows, 1, inner // 16)).astype(np.float32))
+            sizes = rng.chisquare(16, (rows, 1, inner // 16)) * rng.uniform(0.1, 10, (rows, 1, 1))
+            squares = make.given("squares", f32[batch, 1, inner // 16], sizes.astype(np.float32))
             eps = float(rng.choice((1e-5, 0.3)))
         weight, scales = weights(make, dtype, outer, inner, stored)
         columns = outer // 2 if activation else outer
