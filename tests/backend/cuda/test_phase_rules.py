@@ -208,8 +208,8 @@ graph @g(%x: bf16[4, 1, 64], %r: bf16[4, 1, 64], %gain: bf16[64]) where B in 1..
   return inner = %inner, y = %y, sum = %sum
 }"""
 INTEGERS = {
-    "p\"} : bf16": "p\"} : i8", "w\"} : bf16": "w\"} : i8",
-    "linear %x, %p": "cuda.fused_linear %x, %p, scales = %s", "linear %row, %w": "cuda.fused_linear %row, %w, scales = %t",
+    '"p"} : bf16': '"p"} : i8', "linear %x, %p": "cuda.fused_linear %x, %p, scales = %s",
+    '"w"} : bf16': '"w"} : i8', "linear %row, %w": "cuda.fused_linear %row, %w, scales = %t",
 }
 RESHAPED = {
     "%normal = rms_norm %sum, %own {eps = 0.01} : bf16[4, 1,": "%last = reshape %sum {sizes = [4, 64]} : bf16[4,",

@@ -146,7 +146,7 @@ def test_squares_are_those_of_what_is_written(stored: str, tmp_path: Path) -> No
         ("fused_linear, squares", "advance(UNTIL);", ";"),
         ("linear_for_norm", "half_warp_sum(wide(made) * wide(made))", "wide(made) * wide(made)"),
         ("linear_for_norm", "wide(made) * wide(gain[r])", "wide(made)"),
-        ("linear_for_norm", "(OUTER / 16) + r / 16", "(OUTER / 16) + row"),
+        ("linear_for_norm", "(OUTER / 16) + r / 16", "(OUTER / 16)"),
     ],
     ids=lambda text: str(text),
 )
