@@ -95,51 +95,6 @@ def norm(kind: Callable[..., Op]) -> Callable[[Random, DType], Case]:
     return made
 
 
-def linear(rng: Random, dtype: DType) -> Case:
-    outer, inner, rows = int(rng.choice((1, 40, 128))), int(rng.choice((32, 52, 288, 4096))), int(rng.integers(1, 20))
-    make = Maker(rng, B=rows)
-    x = make.floats("x", dtype[rows if rng.random() < 0.5 else "B", 1, inner])
-    weight = make.floats("weight", dtype[outer, inner], inner**-0.5)
-    return make.case(ops.Linear(x, weight, make.floats("bias", dtype[outer,]) if rng.random() < 0.5 else None))
-
-
-def fused_linear(stored: DType | None = None) -> Callable[[Random, DType], Case]:
-    def made(rng: Random, dtype: DType) -> Case:
-        outer, inner, rows = int(rng.choice((2, 40, 288))), int(rng.choice((128, 512, 4096))), int(rng.integers(1, 20))
-        activation = str(rng.choice(("", "silu", "gelu", "gelu_tanh", "relu")))
-        make = Maker(rng, B=rows)
-        batch = rows if rng.random() < 0.5 else "B"
-        x, scales = make.floats("x", dtype[batch, 1, inner]), None
-        if stored is None:
-            weight = make.floats("weight", dtype[outer, inner], inner**-0.5)
-        else:
-            weight = make.integers("weight", stored[outer, inner], *((-128, 127) if stored == i8 else (-8, 7)))
-            shape = (outer,) if stored == i8 else (outer, inner // 128)
-            sizes = (1 + rng.random(shape)) * inner**-0.5 / (64 if stored == i8 else 4)
-            scales = make.given("scales", TensorType(dtype, shape), sizes.astype(dtype.numpy))
-        columns = outer // 2 if activation else outer
-        return make.case(fused.FusedLinear(
-            x, weight, scales,
-            make.floats("bias", dtype[outer,]) if rng.random() < 0.5 else None,
-            make.floats("residual", dtype[batch, 1, columns]) if rng.random() < 0.5 else None,
-            activation=activation, softcap=float(rng.choice((0, 0, 2))),
-        ))   # fmt: skip
-
-    return made
-
-
-def gated(rng: Random, dtype: DType) -> Case:
-    make = Maker(rng, B=int(rng.integers(1, 5)))
-    x = make.floats("x", dtype["B", 3, 2 * int(rng.choice((1, 12, 512, 14336)))])
-    return make.case(fused.Gated(x, activation=str(rng.choice(("silu", "gelu", "gelu_tanh", "relu")))))
-
-
-def swiglu(rng: Random, dtype: DType) -> Case:
-    make = Maker(rng, B=int(rng.integers(1, 5)))
-    of = dtype["B", 3, int(rng.choice((1, 12, 512)))]
-    return make.case(ops.SwiGLU(make.floats("gate", of), make.floats("up", of)))
-
-
 def argmax(rng: Random, dtype: DType) -> Case:
     make = Maker(rng, B=int(rng.integers(1, 5)))
     x = make.floats("x", dtype["B", int(rng.choice((5, 1000, 50257)))])
@@ -339,12 +294,6 @@ MAKES: dict[str, Callable[[Random, DType], Case]] = {
     "layer_norm": norm(ops.LayerNorm),
     "add_rms_norm": norm(fused.AddRMSNorm),
     "add_layer_norm": norm(fused.AddLayerNorm),
-    "linear": linear,
-    "fused_linear": fused_linear(),
-    "fused_linear, i8": fused_linear(i8),
-    "fused_linear, i4": fused_linear(i4),
-    "gated": gated,
-    "swiglu": swiglu,
     "argmax": argmax,
     "route": route,
     "experts_inner": experts(outer=False),
@@ -377,10 +326,15 @@ def seeded(name: str, dtype: DType, seed: int) -> Case:
 
 
 def serving(case: Case, architecture: int) -> list[Kernel]:
-    """The kernels that serve a case; of f32, none for integer weights and for attention that appends."""
+    """The kernels that serve a case.
+
+    There are none of f32 for integer weights and for attention that appends, and but of bf16 for products about norms.
+    """
     found = [k for k in KERNELS[type(case.op)] if k.serves(case.op, architecture) is None]
     weight, appends = case.op.operands.get("weight"), isinstance(case.op, fused.AppendAndAttend)
-    assert found or (case.op.dtype == f32 and (appends or (weight is not None and weight.dtype in (i4, i8))))
+    normed = isinstance(case.op, fused.LinearForNorm) or "squares" in case.op.operands
+    wide = case.op.dtype == f32 and (appends or (weight is not None and weight.dtype in (i4, i8)))
+    assert found or wide or (normed and case.op.dtype != bf16)
     return found
 
 
@@ -388,7 +342,7 @@ def share_of_tolerance(case: Case, got: Iterable[Array], want: Iterable[Array]) 
     """The greatest error of the results as a share of what is allowed; more than 1 is too much."""
     shares: list[float] = []
     for a, b, of in zip(got, want, case.op.types, strict=True):
-        dtype = of.dtype if of.dtype in NORM else case.op.dtype
+        dtype = max((d for d in (of.dtype, case.op.dtype) if d in NORM), key=NORM.__getitem__, default=of.dtype)
         shares.append(_share(a, b, dtype) if dtype in NORM else 0.0 if (a == b).all() else np.inf)
     return max(shares)
 

@@ -1,6 +1,6 @@
 """Ops that graphs keep beside the fused ones, with random tensors, for the kernels that are made for any of them.
 
-They join the cases of kernel_cases.py once this module is imported.
+They join the cases of kernel_cases.py and kernel_cases_linear.py once this module is imported.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from kernel_cases import MAKES, Case, Maker, Random
+from kernel_cases import Case, Maker, Random
+from kernel_cases_linear import MAKES
 
 from trtc.backend.kernels import ops as fused
 from trtc.ir import ops

@@ -115,7 +115,7 @@ CASES = {
         }, old=True, lengths=(20, 33)),
         Case("yarn", {
             "rope_parameters": _rope("yarn", factor=4.0, original_max_position_embeddings=16),
-            "hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1,
+            "hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1,
         }, lengths=(30, 12)),
         Case("yarn-factor-untruncated", {
             "rope_parameters": _rope(

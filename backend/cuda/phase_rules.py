@@ -10,6 +10,7 @@ from trtc.backend.heads import flat_heads
 from trtc.backend.kernels import KERNELS
 from trtc.backend.kernels.linear import MOST as FEW
 from trtc.backend.kernels.ops import (
+    PART,
     AddLayerNorm,
     AddRMSNorm,
     AppendAndAttend,
@@ -18,11 +19,12 @@ from trtc.backend.kernels.ops import (
     Dequantize,
     FusedLinear,
     Gated,
+    LinearForNorm,
     PrefillAttention,
     RopeAndAppend,
 )  # fmt: skip
 from trtc.ir.graph import Graph
-from trtc.ir.op import Result, Value
+from trtc.ir.op import Op, Result, Value
 from trtc.ir.ops import (
     Add,
     Attention,
@@ -118,10 +120,16 @@ def append_and_attend(op: DecodeAttention, graph: Graph) -> Mapping[Value, Value
         made.qkv, made.key_cache, made.value_cache, made.start, made.cos, made.sin, lengths, made.pages, op.slopes,
         made.key_scale, made.value_scale, made.heads, made.kv_heads, made.interleaved, op.scale, op.window, op.softcap,
     )   # fmt: skip
-    if all(reasons := [kernel.condition(fused) for kernel in KERNELS[AppendAndAttend]]):
-        return Skip("; ".join(filter(None, reasons)))
+    if why := unserved(fused):
+        return Skip(why)
     _, keys, values = fused.results
     return {op: fused, op.key_cache: keys, op.value_cache: values}
+
+
+def unserved(op: Op) -> str | None:
+    """Why no kernel computes an op on any architecture."""
+    reasons = [kernel.condition(op) for kernel in KERNELS[type(op)]]
+    return "; ".join(filter(None, reasons)) if all(reasons) else None
 
 
 def unfit(op: Attention) -> str | None:
@@ -209,9 +217,58 @@ def add_norm(op: RMSNorm | LayerNorm, graph: Graph) -> Mapping[Value, Value] | N
 
 def whole_weight(op: FusedLinear) -> Value | None:
     """fused_linear(x, integers, scales) of many rows  ->  fused_linear(x, dequantize(integers, scales))"""
-    if not op.scales or op.softcap or is_few(op.x):
+    if not op.scales or op.softcap or op.squares or is_few(op.x):
         return None
     return FusedLinear(op.x, Dequantize(op.weight, op.scales), None, op.bias, op.residual)
+
+
+def linear_for_norm(op: RMSNorm, graph: Graph) -> Mapping[Value, Value] | Skip | None:
+    """linear(rms_norm(linear(x) + r))  ->  fused_linear(y * gain, squares) of linear_for_norm(x, r), of few rows
+
+    All that reads the norm must be such products; y, the sum, may have other readers.
+    """
+    total = op.x.x if isinstance(op.x, Reshape) else op.x
+    match total:
+        case FusedLinear(x, weight, scales, bias, Value() as residual, None, "", 0) as y if is_few(x):
+            pass
+        case _:
+            return None
+    readers = _products(op, graph)
+    width = _int(y.shape[-1])
+    if not readers or not graph.is_constant(op.weight) or op.shape[-1] != width or width % PART:
+        return None
+    made = LinearForNorm(x, weight, scales, bias, residual, op.weight, loc=y.loc)
+    normed = {reader: _of_squares(reader, made, op.eps) for reader in readers}
+    if why := next(filter(None, map(unserved, (made, *normed.values()))), None):
+        return Skip(why)
+    return {y: made, **normed}
+
+
+def _products(value: Value, graph: Graph) -> list[Linear | FusedLinear] | None:
+    """The products of few rows by constants that read a value, itself or reshaped; None if anything else does."""
+    found: list[Linear | FusedLinear] = []
+    for user in graph.users[value]:
+        match user:
+            case Linear(x, weight) | FusedLinear(x, weight, squares=None) if x is value and graph.is_constant(weight):
+                found.append(user)
+            case Reshape() if user.shape[-1] == value.shape[-1] and (more := _products(user, graph)):
+                found += more
+            case _:
+                return None
+    once = len(set(found)) == len(found) and not is_output(value, graph)
+    return found if once and all(is_few(each.x) for each in found) else None
+
+
+def _of_squares(op: Linear | FusedLinear, made: LinearForNorm, eps: float) -> FusedLinear:
+    """A product of the norm of what is made."""
+    _, z, squares = made.results
+    *rows, _ = op.x.shape
+    x, squares = Reshape(z, op.x.shape), Reshape(squares, (*rows, squares.shape[-1]))
+    if isinstance(op, Linear):
+        return FusedLinear(x, op.weight, None, op.bias, squares=squares, eps=eps, loc=op.loc)
+    return FusedLinear(
+        x, op.weight, op.scales, op.bias, op.residual, squares, op.activation, op.softcap, eps, loc=op.loc,
+    )   # fmt: skip
 
 
 def narrow(op: TopK) -> Value | None:
@@ -236,5 +293,5 @@ def _int(size: Size) -> int:
 STAGES: tuple[tuple[Rule, ...], ...] = (
     (decode_attention, prefill_attention, prefill_of_one, gather_of_one, chosen_rows, narrow),
     (residual, activation, greatest, append_and_attend),
-    (add_norm, whole_weight),
+    (add_norm, whole_weight, linear_for_norm),
 )

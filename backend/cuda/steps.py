@@ -210,7 +210,7 @@ class _Lowering:
 
 def is_product(op: Linear | FusedLinear) -> bool:
     """Whether a dense layer is one for cuBLASLt: of many rows, with a bias and a residual at most."""
-    plain = isinstance(op, Linear) or not (op.activation or op.softcap or op.scales)
+    plain = isinstance(op, Linear) or not (op.activation or op.softcap or op.scales or op.squares)
     return plain and not is_few(op.x)
 
 

@@ -79,6 +79,9 @@ __device__ __forceinline__ uint4 stream(const void* p) {
     return x;
 }
 
+// Have the 32 bytes about an address in the L2 cache soon.
+__device__ __forceinline__ void bring(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
+
 // Until the launches before this one are done and their writes are seen. Every thread block must wait before it ends.
 // What nothing writes (weights) may be read before.
 __device__ __forceinline__ void wait_for_previous() {
@@ -96,6 +99,13 @@ __device__ __forceinline__ void let_next_start() {
 __device__ __forceinline__ float warp_sum(float x) {
 #pragma unroll
     for (int step = 16; step; step /= 2) x += __shfl_xor_sync(~0u, x, step);
+    return x;
+}
+// Over the half of a warp that a thread is in; the other half may be elsewhere.
+__device__ __forceinline__ float half_warp_sum(float x) {
+    const u32 half = threadIdx.x & 16 ? 0xffff0000u : 0xffffu;
+#pragma unroll
+    for (int step = 8; step; step /= 2) x += __shfl_xor_sync(half, x, step);
     return x;
 }
 __device__ __forceinline__ float warp_max(float x) {

@@ -8,8 +8,13 @@
 // T: elements of x and y. BITS: of a weight; 16 is T, 8 and 4 are integers: 8 with a scale a row, 4 with a scale for 128
 // elements of a row, in the low half of a byte first. GATED: rows r and ROWS / 2 + r of the weight make element r of y:
 // activation(first) * second.
+//
+// SQUARES: before bias and activation, what the products make is divided by sqrt(mean square + eps) of a row of which sums
+// of 16 squares are given. They come to shared memory during the products, and a warp adds those of a row before its last.
+// FOR_NORM: beside y it makes z = y * gain, and the sums of 16 squares of y.
 #include "activation.cuh"
 #include "mma.cuh"
+#include "tiles.cuh"
 
 constexpr int EACH = 128 / BITS;                 // weights in 16 bytes
 constexpr int CHUNK = 4 * EACH;                  // along K, of one load of a warp
@@ -80,9 +85,26 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) skinny_linear(
 #if RESIDUAL
     const T* residual,
 #endif
-    T* y, int count, float softcap) {
+#if SQUARES
+    const float* squares,
+#endif
+#if FOR_NORM
+    const T* gain,
+#endif
+    T* y,
+#if FOR_NORM
+    T* z, float* squares,
+#endif
+    int count, float softcap
+#if SQUARES
+    , float eps
+#endif
+) {
     let_next_start();
     __shared__ float part[WARPS][TILES * COLUMNS][4][32];
+#if SQUARES
+    __shared__ float4 given[8 * COLUMNS][INNER / 64];   // of a row: squares, then its factor in place of the first
+#endif
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     const int first = blockIdx.x * (GATED ? 16 : 16 * TILES), column = blockIdx.y * 8 * COLUMNS;
     const auto row_of = [&](int tile, int row) {
@@ -149,18 +171,47 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) skinny_linear(
 
 #pragma unroll
     for (int d = 0; d < DEPTH; ++d) load_weights(ahead[d], d);
+#if FOR_NORM
+    if (threadIdx.x == 0) bring(gain + first);
+#endif
     wait_for_previous();
 #pragma unroll
     for (int d = 0; d < INPUTS; ++d) load_inputs(inputs[d], d);
-#pragma unroll 1
-    for (int base = 0; base < STEPS; base += DEPTH) {
+#if SQUARES
+    for (int c = warp; c < 8 * COLUMNS && column + c < count; c += WARPS) {
+        const float* from = squares + (u64)(column + c) * (INNER / 16);
+#pragma unroll
+        for (int i = 0; i < INNER / 64; i += 32) {
+            if (i + lane < INNER / 64) copy_async(shared_address(&given[c][i + lane]), from + 4 * (i + lane));
+        }
+    }
+#endif
+    const auto advance = [&](int base) {
 #pragma unroll
         for (int d = 0; d < DEPTH; ++d) {
             multiply(ahead[d], inputs[d % INPUTS], base + d);
             load_weights(ahead[d], base + d + DEPTH);
             load_inputs(inputs[d % INPUTS], base + d + INPUTS);
         }
+    };
+    constexpr int UNTIL = SQUARES ? (STEPS - 1) / DEPTH * DEPTH : STEPS;
+#pragma unroll 1
+    for (int base = 0; base < UNTIL; base += DEPTH) advance(base);
+#if SQUARES
+    wait_for_copies();   // while the last weights are under way
+    for (int c = warp; c < 8 * COLUMNS && column + c < count; c += WARPS) {
+        float s = 0;
+#pragma unroll
+        for (int i = 0; i < INNER / 64; i += 32) {   // those that this lane has copied
+            if (i + lane >= INNER / 64) continue;
+            const float4 four = given[c][i + lane];
+            s += (four.x + four.y) + (four.z + four.w);
+        }
+        s = warp_sum(s);
+        if (lane == 0) given[c][0].x = 1.0f / sqrtf(s / INNER + eps);
     }
+    advance(UNTIL);
+#endif
 
 #pragma unroll
     for (int m = 0; m < TILES; ++m) {
@@ -178,6 +229,9 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) skinny_linear(
 #if BITS == 8
         s *= wide(scales[row_of(m, row)]);
 #endif
+#if SQUARES
+        s *= given[n * 8 + c][0].x;
+#endif
 #if BIAS
         s += wide(bias[row_of(m, row)]);
 #endif
@@ -194,6 +248,12 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) skinny_linear(
 #if RESIDUAL
         s += wide(residual[(u64)at * OUTER + r]);
 #endif
-        y[(u64)at * OUTER + r] = narrow<T>(s);
+        const T made = narrow<T>(s);
+        y[(u64)at * OUTER + r] = made;
+#if FOR_NORM
+        z[(u64)at * OUTER + r] = narrow<T>(wide(made) * wide(gain[r]));
+        const float square = half_warp_sum(wide(made) * wide(made));   // of the 16 neighbours in y
+        if (row == 0) squares[(u64)at * (OUTER / 16) + r / 16] = square;
+#endif
     }
 }

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from trtc.backend.kernels.kernel import kernel
 from trtc.backend.kernels.launch import Argument, Launch, Scalar, ceildiv, count, operand, product, result
-from trtc.backend.kernels.ops import FusedLinear, Gated
+from trtc.backend.kernels.ops import FusedLinear, Gated, LinearForNorm
 from trtc.backend.kernels.ops.linear import ACTIVATIONS
 from trtc.backend.kernels.rules import fixed, float_type, last_axis, rows, threads, vector
+from trtc.ir.op import Value
 from trtc.ir.ops import Linear, SwiGLU
-from trtc.ir.types import bf16, f16
+from trtc.ir.types import bf16, f16, i8
 
-MOST = 16   # rows of x that a block of the tensor cores' kernel takes
+MOST = 16             # rows of x that a block of the tensor cores' kernel takes
+MOST_SQUARED = 8192   # elements of a row whose squares it adds: they are in shared memory
 
 
 def _static(op: Linear | FusedLinear) -> str | None:
@@ -21,6 +25,8 @@ def _static(op: Linear | FusedLinear) -> str | None:
 
 
 def _plain(op: Linear | FusedLinear) -> str | None:
+    if isinstance(op, FusedLinear) and op.squares:
+        return "it is given squares, but must multiply x as it is"
     if op.weight.dtype != op.x.dtype:
         return f"weight is {op.weight.dtype}, but must be {op.x.dtype} as x"
     return _static(op)
@@ -29,10 +35,25 @@ def _plain(op: Linear | FusedLinear) -> str | None:
 def _skinny(op: Linear | FusedLinear) -> str | None:
     if op.x.dtype not in (f16, bf16):
         return f"x is {op.x.dtype}, but must be f16 or bf16"
+    if isinstance(op, FusedLinear) and op.squares and (why := _squared(op.x)):
+        return why
     chunk = 512 // op.weight.dtype.bits
     if (why := _static(op)) or fixed(op.weight.shape[1]) % chunk == 0:
         return why
     return f"K is {op.weight.shape[1]}, but must be a multiple of {chunk}"
+
+
+def _squared(x: Value) -> str | None:
+    """Why x is not divided by its root mean square: before that it may be larger than f16 can be."""
+    if x.dtype != bf16:
+        return f"x is {x.dtype}, but must be bf16 where it is normalised"
+    inner = fixed(x.shape[-1])
+    fits = inner % 64 == 0 and inner <= MOST_SQUARED
+    return None if fits else f"K is {inner}, but must be a multiple of 64 up to {MOST_SQUARED} where x is normalised"
+
+
+def _for_norm(op: LinearForNorm) -> str | None:
+    return _skinny(op.product) if op.dtype == bf16 else f"x is {op.dtype}, but must be bf16 where y is normalised"
 
 
 @kernel("linear_plain.cu", _plain)
@@ -59,6 +80,16 @@ def skinny_fused_linear(op: FusedLinear) -> Launch:
     return _skinny_launch(op)
 
 
+@kernel("linear.cu", _for_norm)
+def skinny_linear_for_norm(op: LinearForNorm) -> Launch:
+    """A block makes 16 columns of y and z, for 8 or 16 rows, and a sum of squares of each row."""
+    launch = _skinny_launch(op.product)
+    *given, y, columns, cap = launch.arguments
+    arguments = (*given, operand("gain"), y, result(1), result(2), columns, cap)
+    held = 3 if op.weight.dtype == i8 else launch.defines["BLOCKS"]   # as without a norm, whose registers are fewer
+    return replace(launch, defines={**launch.defines, "FOR_NORM": 1, "BLOCKS": held}, arguments=arguments)
+
+
 def _fused(op: Linear) -> FusedLinear:
     return FusedLinear(op.x, op.weight, None, op.bias)
 
@@ -75,7 +106,8 @@ def _defines(op: FusedLinear) -> dict[str, int | str]:
 
 def _arguments(op: FusedLinear) -> tuple[Argument, ...]:
     given = [operand(f.name) for f in op.fields if f.is_operand and getattr(op, f.name) is not None]
-    return (*given, result(), count(product(*rows(op.x.type))), Scalar("f32", op.softcap))
+    eps = (Scalar("f32", op.eps),) if op.squares else ()
+    return (*given, result(), count(product(*rows(op.x.type))), Scalar("f32", op.softcap), *eps)
 
 
 def _plain_launch(op: FusedLinear) -> Launch:
@@ -94,7 +126,7 @@ def _skinny_launch(op: FusedLinear) -> Launch:
     warps = 8 if bits == 4 and gated else warps
     defines = _defines(op) | {
         "BITS": bits, "TILES": tiles, "COLUMNS": 1 if few else 2, "WARPS": warps, "DEPTH": depth, "INPUTS": depth,
-        "BLOCKS": 3 if warps == 8 and few else 1,
+        "BLOCKS": 3 if warps == 8 and few else 1, "SQUARES": int(op.squares is not None), "FOR_NORM": 0,
     }   # fmt: skip
     grid = (ceildiv(outer, 16 if gated else 16 * tiles), ceildiv(columns, 8 if few else 16), 1)
     return Launch("skinny_linear", defines, grid, (32 * warps, 1, 1), _arguments(op))

@@ -43,6 +43,8 @@ def timed() -> Iterator[Timed]:
             yield linear("qkv", batch, QKV, HIDDEN, stored)
             yield linear("gate_up", batch, 2 * INNER, HIDDEN, stored, activation="silu")
             yield linear("down", batch, HIDDEN, INNER, stored)
+        for stored in (bf16, i8, i4):
+            yield from normed(batch, stored)
     lengths = ((1, 1024, 1024), (1, 1024, 8192), (1, 8192, 8192), (8, 1024, 1024), (64, 1024, 1024))
     for batch, length, capacity in lengths:
         yield attention(batch, length, capacity)
@@ -76,6 +78,23 @@ def linear(
     read = weight.type.nbytes() + (scales.type.nbytes() if scales else 0)
     moved = read + 2 * batch * (columns + made * (2 if residual else 1))
     return Timed(f"{name} {stored} {batch}" if groups else f"{name} {batch}", op, moved)
+
+
+def normed(batch: int, stored: DType) -> Iterator[Timed]:
+    """The products about a norm: those that make its operand, and those that read it."""
+    for name, columns in (("o", HIDDEN), ("down", INNER)):
+        plain = linear(name, batch, HIDDEN, columns, stored, residual=True)
+        x, weight, scales, _, residual, *_ = (getattr(plain.op, f.name) for f in plain.op.fields)
+        op = fused.LinearForNorm(x, weight, scales, None, residual, Input("gain", bf16[HIDDEN]))
+        more = 2 * HIDDEN + 2 * batch * HIDDEN + 4 * batch * HIDDEN // fused.PART
+        yield Timed(f"{plain.name} for a norm", op, plain.bytes + more)
+    products = [linear("qkv", batch, QKV, HIDDEN, stored)]
+    products.append(linear("gate_up", batch, 2 * INNER, HIDDEN, stored, activation="silu"))
+    products += [linear("lm_head", batch, VOCABULARY, HIDDEN)] if stored == bf16 else []
+    squares = Input("squares", f32[batch, 1, HIDDEN // fused.PART])
+    for plain in products:
+        op = plain.op.with_attributes(squares=squares)
+        yield Timed(f"{plain.name} of a norm", op, plain.bytes + squares.type.nbytes())
 
 
 def attention(batch: int, length: int, capacity: int) -> Timed:

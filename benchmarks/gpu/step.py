@@ -4,6 +4,7 @@
 
 Needs torch, cuda-bindings and NVRTC. Weights are random and each layer has its own, as caches do. ``--without`` leaves
 out launches of a kind (attention, norm, qkv, o, gate_up, down, lm_head), to see what they cost in their place.
+``--norms`` has all norms as launches of their own; else those that read a product are made by it and its readers.
 The floor is the bytes that a step must move over what a large copy moves.
 """
 
@@ -45,6 +46,14 @@ def tensor(of: TensorType, value: int | None = None) -> torch.Tensor:
     return torch.randn(count, dtype=kind, device="cuda").mul_(0.02)
 
 
+@dataclass(frozen=True)
+class Sum:
+    """The residual stream: y, and what products of its norm read, (y * gain, squares), where a product made them."""
+
+    y: torch.Tensor
+    normed: tuple[torch.Tensor, torch.Tensor] | None = None
+
+
 @dataclass
 class Step:
     """The launches of a decode step, each bound to its memory."""
@@ -54,17 +63,19 @@ class Step:
     context: int
     capacity: int
     without: list[str]
+    norms: bool
     launches: list[Any] = field(default_factory=list[Any])
     moved: int = 0
-    loaded: dict[str, Any] = field(default_factory=dict[str, Any])
+    loaded: dict[tuple[str, ...], Any] = field(default_factory=dict[tuple[str, ...], Any])
 
     def add(self, kind: str, op: Op, *operands: torch.Tensor, results: dict[int, torch.Tensor] | None = None) -> Any:
         """Launch an op on memory; its results' memory, made where none is given."""
-        if kind not in self.loaded:
+        key = (kind, *op.operands)
+        if key not in self.loaded:
             kernel = find(op, device.architecture())
             assert not isinstance(kernel, str), kernel
-            self.loaded[kind] = device.prepare(kernel, op, {})
-        loaded, given = self.loaded[kind], dict(zip(op.operands, operands, strict=True))
+            self.loaded[key] = device.prepare(kernel, op, {})
+        loaded, given = self.loaded[key], dict(zip(op.operands, operands, strict=True))
         own = results or {}
         made = [
             own[i] if i in own else given[loaded.launch.in_place[i]] if i in loaded.launch.in_place else tensor(of)
@@ -75,25 +86,41 @@ class Step:
         return made
 
     def linear(
-        self, kind: str, x: torch.Tensor, rows: int, columns: int, residual: torch.Tensor | None = None,
-        activation: str = "", stored: DType | None = None,
-    ) -> torch.Tensor:   # fmt: skip
-        """A product with weights of its own."""
-        stored = stored or self.weights
-        groups = {i8: (rows,), i4: (rows, columns // fused.GROUP)}.get(stored)
-        made = rows // 2 if activation else rows
-        op = fused.FusedLinear(
-            Input("x", bf16[self.batch, 1, columns]), Input("weight", stored[rows, columns]),
-            Input("scales", bf16[groups]) if groups else None, None,
-            Input("residual", bf16[self.batch, 1, made]) if residual is not None else None, activation=activation,
-        )   # fmt: skip
-        constants = [tensor(stored[rows, columns]), *([tensor(bf16[groups])] if groups else [])]
-        self.moved += sum(c.nbytes for c in constants)
-        return self.add(kind, op, x, *constants, *([residual] if residual is not None else []))[0]
+        self, kind: str, x: Sum, rows: int, columns: int, activation: str = "", stored: DType | None = None
+    ) -> torch.Tensor:
+        """A product with weights of its own, of a sum's norm."""
+        of, weight, scales, constants = self.constants(rows, columns, stored or self.weights)
+        plain = fused.FusedLinear(Input("x", of), weight, scales, activation=activation)
+        if not x.normed:
+            norm = ops.RMSNorm(Input("x", of), Input("weight", bf16[columns]))
+            return self.add(kind, plain, self.add("norm", norm, x.y, tensor(bf16[columns]))[0], *constants)[0]
+        z, squares = x.normed
+        op = plain.with_attributes(squares=Input("squares", f32[self.batch, 1, columns // fused.PART]))
+        return self.add(kind, op, z, *constants, squares)[0]
 
-    def layer(self, x: torch.Tensor, start: torch.Tensor, tables: list[torch.Tensor]) -> Any:
-        of, cache = bf16[self.batch, 1, HIDDEN], bf16[self.batch, KV_HEADS, self.capacity, HEAD]
-        norm = ops.RMSNorm(Input("x", of), Input("weight", bf16[HIDDEN]))
+    def added(self, kind: str, x: torch.Tensor, columns: int, residual: torch.Tensor) -> Sum:
+        """A product with weights of its own and a residual, with what products of its norm read."""
+        of, weight, scales, constants = self.constants(HIDDEN, columns, self.weights)
+        other = Input("residual", bf16[self.batch, 1, HIDDEN])
+        if self.norms:
+            op = fused.FusedLinear(Input("x", of), weight, scales, None, other)
+            return Sum(self.add(kind, op, x, *constants, residual)[0])
+        op = fused.LinearForNorm(Input("x", of), weight, scales, None, other, Input("gain", bf16[HIDDEN]))
+        y, *normed = self.add(kind, op, x, *constants, residual, tensor(bf16[HIDDEN]))
+        return Sum(y, (normed[0], normed[1]))
+
+    def constants(
+        self, rows: int, columns: int, stored: DType
+    ) -> tuple[TensorType, Input, Input | None, list[torch.Tensor]]:
+        """The type of x, the weight and its scales of a product, and memory for them."""
+        groups = {i8: (rows,), i4: (rows, columns // fused.GROUP)}.get(stored)
+        weight, scales = Input("weight", stored[rows, columns]), Input("scales", bf16[groups]) if groups else None
+        memory = [tensor(each.type) for each in (weight, scales) if each]
+        self.moved += sum(each.nbytes for each in memory)
+        return bf16[self.batch, 1, columns], weight, scales, memory
+
+    def layer(self, x: Sum, start: torch.Tensor, tables: list[torch.Tensor]) -> Sum:
+        cache = bf16[self.batch, KV_HEADS, self.capacity, HEAD]
         table = f32[self.capacity, HEAD // 2]
         attention = fused.AppendAndAttend(
             Input("qkv", bf16[self.batch, 1, QKV]), Input("key_cache", cache), Input("value_cache", cache),
@@ -102,24 +129,19 @@ class Step:
         )   # fmt: skip
         keys, values = tensor(cache), tensor(cache)
         self.moved += 4 * self.batch * KV_HEADS * HEAD * self.context
-        normed = self.add("norm", norm, x, tensor(bf16[HIDDEN]))[0]
-        qkv = self.linear("qkv", normed, QKV, HIDDEN)
+        qkv = self.linear("qkv", x, QKV, HIDDEN)
         attended = self.add("attention", attention, qkv, keys, values, start, *tables)[0]
-        y = self.linear("o", attended, HIDDEN, HIDDEN, x)
-        normed = self.add("norm", norm, y, tensor(bf16[HIDDEN]))[0]
-        inner = self.linear("gate_up", normed, 2 * INNER, HIDDEN, None, "silu")
-        return self.linear("down", inner, HIDDEN, INNER, y)
+        y = self.added("o", attended, HIDDEN, x.y)
+        inner = self.linear("gate_up", y, 2 * INNER, HIDDEN, "silu")
+        return self.added("down", inner, INNER, y.y)
 
     def build(self) -> None:
-        x = tensor(bf16[self.batch, 1, HIDDEN])
+        x = Sum(tensor(bf16[self.batch, 1, HIDDEN]))
         start = tensor(i32[self.batch,], self.context - 1)
         tables = [tensor(f32[self.capacity, HEAD // 2]) for _ in range(2)]
         for _ in range(LAYERS):
             x = self.layer(x, start, tables)
-        of = bf16[self.batch, 1, HIDDEN]
-        norm = ops.RMSNorm(Input("x", of), Input("weight", bf16[HIDDEN]))
-        normed = self.add("norm", norm, x, tensor(bf16[HIDDEN]))[0]
-        logits = self.linear("lm_head", normed, VOCABULARY, HIDDEN, stored=bf16)
+        logits = self.linear("lm_head", x, VOCABULARY, HIDDEN, stored=bf16)
         self.add("argmax", fused.ArgMax(Input("x", bf16[self.batch, VOCABULARY])), logits)
 
     def seconds(self) -> float:
@@ -137,12 +159,13 @@ def main() -> None:
     parser.add_argument("--context", type=int, default=1024)
     parser.add_argument("--capacity", type=int, default=1152)
     parser.add_argument("--without", nargs="*", default=[])
+    parser.add_argument("--norms", action="store_true")
     given = parser.parse_args()
     bandwidth = device.copy_bandwidth()
     print(f"{torch.cuda.get_device_name()}: a copy moves {bandwidth / 1e12:.2f} TB/s", flush=True)
     for batch in given.batch:
         for weights in given.weights:
-            step = Step(batch, STORED[weights], given.context, given.capacity, given.without)
+            step = Step(batch, STORED[weights], given.context, given.capacity, given.without, given.norms)
             step.build()
             took, floor = step.seconds(), step.moved / bandwidth
             left = f" without {', '.join(given.without)}" if given.without else ""

@@ -1,13 +1,14 @@
 """Ops that kernels compute and the IR has no single op for, by kind."""
 
 from trtc.backend.kernels.ops.attention import AppendAndAttend, DecodeAttention, PrefillAttention, RopeAndAppend
-from trtc.backend.kernels.ops.linear import GROUP, Dequantize, FusedLinear, Gated, capped_linear
+from trtc.backend.kernels.ops.linear import GROUP, PART, Dequantize, FusedLinear, Gated, LinearForNorm, capped_linear
 from trtc.backend.kernels.ops.moe import ExpertsInner, ExpertsOuter, Route, experts_in_two
 from trtc.backend.kernels.ops.norm import AddLayerNorm, AddRMSNorm
 from trtc.backend.kernels.ops.sampling import ArgMax, Sample, StopCheck
 
 __all__ = [
     "GROUP",
+    "PART",
     "AddLayerNorm",
     "AddRMSNorm",
     "AppendAndAttend",
@@ -18,6 +19,7 @@ __all__ = [
     "ExpertsOuter",
     "FusedLinear",
     "Gated",
+    "LinearForNorm",
     "PrefillAttention",
     "RopeAndAppend",
     "Route",

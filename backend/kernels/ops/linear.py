@@ -6,25 +6,51 @@ import numpy as np
 
 from trtc.ir.graph import Graph
 from trtc.ir.op import Array, Op, Value, require
-from trtc.ir.ops import GELU, Add, Cast, Constant, Input, Linear, Mul, ReLU, Reshape, SiLU, Slice, Tanh, soft_cap, wide
+from trtc.ir.ops import (
+    GELU,
+    Add,
+    Cast,
+    Constant,
+    Div,
+    Input,
+    Linear,
+    Mul,
+    ReduceMean,
+    ReduceSum,
+    ReLU,
+    Reshape,
+    SiLU,
+    Slice,
+    Sqrt,
+    Tanh,
+    scalar,
+    soft_cap,
+    wide,
+)  # fmt: skip
+from trtc.ir.ops.norm import check_gain, narrowed, widened
 from trtc.ir.types import TensorType, f32, i4, i8
 
 ACTIVATIONS = ("", "silu", "gelu", "gelu_tanh", "relu")
 GROUP = 128   # elements of a row that share a scale, where weights have 4 bits
+PART = 16     # elements of a row whose squares are one sum
 
 
 class FusedLinear(Op, name="cuda.fused_linear"):
     """``residual + x @ weight.T + bias``, or with an activation ``residual + activation(x @ g.T + c) * (x @ u.T + d)``.
 
+    With squares, ``x @ weight.T / sqrt(sum(squares) / K + eps)`` takes the place of each ``x @ weight.T``.
+
     Operands:
-        x: float[..., K].
+        x: float[..., K]; with squares, the second result of cuda.linear_for_norm.
         weight: x's dtype, i8 or i4 [N, K]. With an activation its first N/2 rows are g, the others u.
         scales: x's dtype, by which integers are multiplied: [N] of i8, [N, K/128] of i4; none otherwise.
         bias: float[N], or none.
         residual: float of the result's type, or none.
+        squares: f32[..., K/16], the third result of cuda.linear_for_norm, or none.
     Attributes:
         activation: silu, gelu (by erf), gelu_tanh or relu; empty for none.
         softcap: c, where what the residual is added to is ``c * tanh(y / c)`` instead of y; 0 for none.
+        eps: as of rms_norm, where there are squares.
     Result:
         float[..., N], or float[..., N/2] with an activation. Sums and what follows are taken in f32.
     """
@@ -34,8 +60,10 @@ class FusedLinear(Op, name="cuda.fused_linear"):
     scales: Value | None = None
     bias: Value | None = None
     residual: Value | None = None
+    squares: Value | None = None
     activation: str = ""
     softcap: float = 0.0
+    eps: float = 1e-5
 
     def infer(self) -> TensorType:
         require(self.weight.type.rank == 2, f"weight has rank {self.weight.type.rank}, but must have rank 2")
@@ -54,6 +82,10 @@ class FusedLinear(Op, name="cuda.fused_linear"):
             require(not self.scales, f"weight is {dtype}, but must be i8 or i4 where there are scales")
         if self.bias:
             require(self.bias.type == dtype[outer], f"bias is {self.bias.type}, but must be {dtype[outer]}")
+        if self.squares:
+            want = squares_of(self.x)
+            require(self.squares.type == want, f"squares is {self.squares.type}, but must be {want}")
+            require(self.eps > 0, f"eps is {self.eps:g}, but must be positive")
         known = self.activation in ACTIVATIONS
         require(known, f"activation is {self.activation}, but must be one of {', '.join(ACTIVATIONS[1:])}")
         require(self.softcap >= 0, f"softcap is {self.softcap:g}, but must not be negative")
@@ -64,12 +96,15 @@ class FusedLinear(Op, name="cuda.fused_linear"):
         return made
 
     def evaluate(
-        self, x: Array, weight: Array, scales: Array | None, bias: Array | None, residual: Array | None
-    ) -> Array:
+        self, x: Array, weight: Array, scales: Array | None, bias: Array | None, residual: Array | None,
+        squares: Array | None,
+    ) -> Array:   # fmt: skip
         w = wide(weight.astype(x.dtype))
         if scales is not None:
             w = w * (wide(scales)[:, None] if scales.ndim == 1 else np.repeat(wide(scales), GROUP, axis=1))
         y = np.matmul(wide(x), w.T)
+        if squares is not None:
+            y = y / np.sqrt(squares.sum(axis=-1, keepdims=True) / x.shape[-1] + y.dtype.type(self.eps))
         y = y if bias is None else y + wide(bias)
         if self.activation:
             half = y.shape[-1] // 2
@@ -81,13 +116,69 @@ class FusedLinear(Op, name="cuda.fused_linear"):
 
     def decompose(self) -> Value:
         weight = plain_weight(self.weight, self.scales) if self.scales else self.weight
-        y: Value = Linear(self.x, weight, self.bias)
+        y: Value = Linear(self.x, weight, None if self.squares else self.bias)
+        if self.squares:
+            mean_square = Mul(ReduceMean(self.squares, self.squares.type.rank - 1), scalar(1 / PART, f32))
+            y = narrowed(Div(widened(y), Sqrt(Add(mean_square, scalar(self.eps, f32)))), self.x)
+            y = Add(y, self.bias) if self.bias else y
         if self.activation:
             last, half = y.type.rank - 1, self.type.shape[-1]
             assert isinstance(half, int)
             y = Mul(activation(self.activation, Slice(y, last, 0, half)), Slice(y, last, half, half))
         y = soft_cap(y, self.softcap) if self.softcap else y
         return Add(self.residual, y) if self.residual else y
+
+
+class LinearForNorm(Op, name="cuda.linear_for_norm"):
+    """``y = residual + x @ weight.T + bias``, and what products that read its rms_norm need: they are not made again.
+
+        rms_norm(y, gain) @ w.T = (y * gain) @ w.T / sqrt(sum(y^2) / N + eps)
+
+    Operands:
+        x, weight, scales, bias, residual: as of cuda.fused_linear, N a multiple of 16; there must be a residual.
+        gain: float[N], the weight of the rms_norm.
+    Result:
+        y, float[..., N]; ``y * gain`` of the same type; f32[..., N/16], the sums of y^2 of 16 elements each. The last
+        two are of y as rounded.
+    """
+
+    x: Value
+    weight: Value
+    scales: Value | None
+    bias: Value | None
+    residual: Value
+    gain: Value
+
+    @property
+    def product(self) -> FusedLinear:
+        """What makes y alone."""
+        return FusedLinear(self.x, self.weight, self.scales, self.bias, self.residual)
+
+    def infer(self) -> tuple[TensorType, TensorType, TensorType]:
+        y = self.product
+        check_gain(y, "gain", self.gain, y.eps)
+        return y.type, y.type, squares_of(y)
+
+    def evaluate(
+        self, x: Array, weight: Array, scales: Array | None, bias: Array | None, residual: Array, gain: Array
+    ) -> tuple[Array, Array, Array]:
+        y = self.product.evaluate(x, weight, scales, bias, residual, None)
+        parts = np.square(wide(y)).reshape(*y.shape[:-1], -1, PART)
+        return y, y * gain, parts.sum(axis=-1)
+
+    def decompose(self) -> tuple[Value, ...]:
+        y = self.product
+        *rows, count = squares_of(y).shape
+        own = Reshape(widened(y), (*rows, count, PART))
+        return y, Mul(y, self.gain), Reshape(ReduceSum(Mul(own, own), own.type.rank - 1), (*rows, count))
+
+
+def squares_of(x: Value) -> TensorType:
+    """The type of the sums of x's squares, of 16 elements of a row each."""
+    *rows, width = x.shape
+    assert isinstance(width, int)
+    require(width % PART == 0, f"a row has {width} elements, but must have a multiple of {PART}")
+    return TensorType(f32, (*rows, width // PART))
 
 
 class Dequantize(Op, name="cuda.dequantize"):

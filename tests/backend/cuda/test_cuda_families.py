@@ -44,3 +44,16 @@ def test_where_tensor_cores_attend_rope_and_append_is_no_launch(name: str) -> No
     for phase in plan.phases[:-1]:
         names = [s.op.name for s in phase.steps if s.op and s.op.name.endswith(("append", "attend", "attention"))]
         assert names == ["cuda.append_and_attend"] * layers
+
+
+def test_in_bf16_only_the_first_norm_is_a_launch() -> None:
+    """Then a layer has five: q+k+v, attention, o and residual, gated product, down and residual."""
+    _, graph, plan = planned("yarn", "bfloat16")
+    layers = sum(i.key.endswith("key_cache") for i in graph.inputs)
+    layer = ["append_and_attend", "linear_for_norm", "fused_linear", "linear_for_norm"]
+    first = ["embedding", "rms_norm", "linear", *layer]
+    for phase in plan.phases[:-1]:
+        names = [s.op.name.removeprefix("cuda.") for s in phase.steps if s.op]
+        assert names[:-5] == [*first, *["fused_linear", *layer] * (layers - 1), "fused_linear"]
+        assert names[-5:] == ["top_k", "cast", "gather", "slice", "add"]
+    assert not any(s.op and s.op.name == "cuda.linear_for_norm" for s in plan.phases[-1].steps)

@@ -12,6 +12,7 @@ from trtc.backend.cuda.phases import Phase, phases
 from trtc.ir.graph import Graph
 from trtc.ir.sample import sample
 from trtc.ir.text import parse
+from trtc.ir.types import bf16
 from trtc.passes.rewrite import apply
 
 CACHED = """trtc ir 1
@@ -186,6 +187,78 @@ graph @g(%x: f32[B, 8], %y: f32[B, 8]) where B in 1..4 {{
     for stage in STAGES:
         graph = apply(graph, stage, "phase")
     assert [op.name for op in graph.ops if op.name not in ("input", "weight")] == [f"cuda.add_{norm}", "result"]
+
+
+NORMED = """trtc ir 1
+graph @g(%x: bf16[4, 1, 64], %r: bf16[4, 1, 64], %gain: bf16[64]) where B in 1..64 {
+  %p = weight {key = "p"} : bf16[64, 64]
+  %w = weight {key = "w"} : bf16[32, 64]
+  %v = weight {key = "v"} : bf16[40, 64]
+  %b = weight {key = "b"} : bf16[40]
+  %s = weight {key = "s"} : bf16[64]
+  %t = weight {key = "t"} : bf16[32]
+  %own = weight {key = "own"} : bf16[64]
+  %out = linear %x, %p : bf16[4, 1, 64]
+  %sum = add %r, %out : bf16[4, 1, 64]
+  %normal = rms_norm %sum, %own {eps = 0.01} : bf16[4, 1, 64]
+  %row = reshape %normal {sizes = [4, 64]} : bf16[4, 64]
+  %both = linear %row, %w : bf16[4, 32]
+  %inner = cuda.gated %both : bf16[4, 16]
+  %y = linear %normal, %v, bias = %b : bf16[4, 1, 40]
+  return inner = %inner, y = %y, sum = %sum
+}"""
+INTEGERS = {
+    '"p"} : bf16': '"p"} : i8', "linear %x, %p": "cuda.fused_linear %x, %p, scales = %s",
+    '"w"} : bf16': '"w"} : i8', "linear %row, %w": "cuda.fused_linear %row, %w, scales = %t",
+}
+RESHAPED = {
+    "%normal = rms_norm %sum, %own {eps = 0.01} : bf16[4, 1,": "%last = reshape %sum {sizes = [4, 64]} : bf16[4,",
+    "%row = reshape %normal {sizes = [4, 64]}": "%row = rms_norm %last, %own {eps = 0.01}",
+    "%y = linear": "%normal = reshape %row {sizes = [4, 1, 64]} : bf16[4, 1, 64]\n  %y = linear",
+}
+
+
+def normed(changes: dict[str, str]) -> tuple[Graph, Graph]:
+    """A sum, its norm and the products that read it, with some changes, and what the rules make of them."""
+    text = NORMED
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    graph = made = parse(text)
+    for stage in STAGES:
+        made = apply(made, stage, "phase")
+    return graph, made
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, INTEGERS, RESHAPED, {", sum = %sum": ""}], ids=["bf16", "i8", "reshaped before", "read by no other"]
+)
+def test_a_sum_is_made_for_the_products_of_its_norm(changes: dict[str, str]) -> None:
+    graph, made = normed(changes)
+    names = [op.name for op in made.ops if op.name.startswith("cuda.") or "norm" in op.name]
+    assert names == ["cuda.linear_for_norm", "cuda.fused_linear", "cuda.fused_linear"]
+    readers = [op for op in made.ops if "squares" in op.operands]
+    assert [(op.attributes["activation"], op.attributes["eps"]) for op in readers] == [("silu", 0.01), ("", 0.01)]
+    tensors = sample(graph, 1)
+    if changes is INTEGERS:
+        tensors |= {name: (tensors[name].astype(np.float32) / 64).astype(bf16.numpy) for name in "st"}
+    got = made.evaluate(tensors)
+    for name, array in graph.evaluate(tensors).items():
+        want = array.astype(np.float32)
+        scale = np.abs(want).max()   # of which the error is some steps of bf16
+        np.testing.assert_allclose(got[name].astype(np.float32), want, rtol=0, atol=0.05 * scale)
+
+
+@pytest.mark.parametrize("changes", [
+    {"bf16": "f16"}, {"bf16": "f32"}, {"[4, ": "[17, "}, {"[4, ": "[B, "}, {"%sum, %own": "%sum, %gain"},
+    {"add %r, %out": "add %r, %x"}, {"sum = %sum": "sum = %normal"}, {"sum = %sum": "sum = %row"},
+    {"  return": "  %z = add %normal, %r : bf16[4, 1, 64]\n  return", "sum = %sum": "sum = %z"},
+], ids=["f16", "f32", "many rows", "any rows", "a gain of the caller's", "no product", "given out",
+        "given out in rows", "read by another op"])   # fmt: skip
+def test_other_norms_are_launches_of_their_own(changes: dict[str, str]) -> None:
+    _, made = normed(changes)
+    assert sum(op.name.endswith("rms_norm") for op in made.ops) == 1
+    assert not any(op.name == "cuda.linear_for_norm" or "squares" in op.operands for op in made.ops)
 
 
 @pytest.mark.parametrize(("stored", "k", "ops"), [

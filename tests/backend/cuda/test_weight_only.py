@@ -71,3 +71,19 @@ def test_integers_and_scales_make_the_weight(name: str, plain: Path, tmp_path: P
             np.testing.assert_allclose(q * np.kron(scale, np.ones(each)), whole, rtol=2.0**-10, atol=1e-7)
             seen += 1
     assert seen == (7 if name in KEPT or name == "packed-4-symmetric" else 0)
+
+
+@pytest.mark.parametrize("name", ["packed-4-groups-of-128", "int-8-rows"])
+def test_products_of_integers_normalise_in_bf16(name: str, plain: Path, tmp_path: Path) -> None:
+    """The output and down projections are made for a norm, which gate and up, and lm_head, read: one is left."""
+    quantise(scheme(name), plain, tmp_path / name)
+    model = read_model(tmp_path / name, dtype="bfloat16", **models.LIMITS)
+    graph = plan(model, target="cuda:90").graph
+    made = plan_of(graph, 90)
+    ops = [s.op for s in made.phases[0].steps if s.op]
+    integers = [op.name for op in ops if "scales" in op.operands]
+    assert integers == ["cuda.fused_linear", "cuda.linear_for_norm", "cuda.fused_linear", "cuda.linear_for_norm"]
+    assert sum("squares" in op.operands for op in ops) == 2 and sum(op.name == "rms_norm" for op in ops) == 1
+    want = models.graph_logits(model.graph, model.checkpoint.source, CASE)[:, : cuda_families.CALLS]
+    got = cuda_families.logits(graph, Simulator(made, model.checkpoint.source).run, CASE)
+    np.testing.assert_allclose(got, want, rtol=0, atol=16 * 2.0**-7)

@@ -165,6 +165,7 @@ static uint64_t __umul64hi(uint64_t a, uint64_t b) { return (unsigned __int128)a
 static int min(int a, int b) { return a < b ? a : b; }
 static int max(int a, int b) { return a > b ? a : b; }
 static void __threadfence() {}
+static void prefetch_global_L2(const void*) {}
 template <class V> static V __ldcg(const V* p) { return *p; }
 template <class V> static void __stcg(V* p, V x) { *p = x; }
 template <class V> static V atomicAdd(V* p, V x) { V old = *p; *p += x; return old; }

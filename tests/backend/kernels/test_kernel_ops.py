@@ -21,6 +21,7 @@ from trtc.backend.kernels.ops import (
     ExpertsOuter,
     FusedLinear,
     Gated,
+    LinearForNorm,
     PrefillAttention,
     RopeAndAppend,
     Route,
@@ -97,6 +98,24 @@ def test_a_paged_cache_means_what_a_linear_one_means(name: str) -> None:
         for a, b in zip(got[1:], other[1:], strict=True):
             shown = a[pages].swapaxes(1, 2)
             np.testing.assert_array_equal(shown.reshape(b.shape), b)
+
+
+@pytest.mark.parametrize("stored", [None, i8], ids=str)
+def test_products_about_a_norm_mean_that_norm(stored: DType | None) -> None:
+    """By their formulas in f64: a residual's sum, its rms_norm, and a product of that."""
+    name = "linear_for_norm, i8" if stored else "linear_for_norm"
+    case = next(c for c in (seeded(name, f32, seed) for seed in range(20)) if c.op.shape[-1] == 288)
+    y, z, squares = (a.astype(np.float64) for a in case.evaluate(precise=True))
+    rng, tensors = np.random.default_rng(0), {k: a.astype(np.float64) for k, a in case.tensors.items()}
+    weight = tensors["weight"] * (tensors["scales"][:, None] if stored else 1)
+    total = tensors["residual"] + tensors["x"] @ weight.T + tensors.get("bias", 0)
+    np.testing.assert_allclose(y, total, rtol=0, atol=1e-9)
+    normal = total / np.sqrt((total**2).mean(axis=-1, keepdims=True) + 0.1) * tensors["gain"]
+    w = rng.standard_normal((5, 288))
+    x, parts = Input("x", f32[y.shape]), Input("squares", f32[squares.shape])
+    reader = FusedLinear(x, Input("w", f32[5, 288]), squares=parts, eps=0.1)
+    got = reader.evaluate(z, w, None, None, None, squares)
+    np.testing.assert_allclose(got, normal @ w.T, rtol=0, atol=1e-6)   # eps is rounded to f32
 
 
 def test_a_prompt_in_chunks_means_what_it_means_whole() -> None:
@@ -217,6 +236,12 @@ def attend(**other: Any) -> Op:
     return AppendAndAttend(**(given | other))
 
 
+def for_norm(width: int, **other: Any) -> Op:
+    given: dict[str, Any] = {"x": X, "weight": Input("w", bf16[width, 256]), "scales": None, "bias": None}
+    given |= {"residual": Input("r", bf16[2, 1, width]), "gain": Input("g", bf16[width,])}
+    return LinearForNorm(**(given | other))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -231,6 +256,15 @@ def attend(**other: Any) -> Op:
         ),
         (lambda: FusedLinear(X, W, None, None, X), "residual is bf16[2, 1, 256], but must be bf16[2, 1, 8]"),
         (lambda: FusedLinear(X, W, softcap=-1), "softcap is -1, but must not be negative"),
+        (lambda: FusedLinear(X, W, squares=L), f"squares is {L.type}, but must be f32[2, 1, 16]"),
+        (lambda: FusedLinear(X, W, squares=Input("s", f32[2, 1, 16]), eps=0), "eps is 0, but must be positive"),
+        (
+            lambda: FusedLinear(Input("x", bf16[2, 8]), Input("w", bf16[8, 8]), squares=L),
+            "a row has 8 elements, but must have a multiple of 16",
+        ),
+        (lambda: for_norm(8), "a row has 8 elements, but must have a multiple of 16"),
+        (lambda: for_norm(16, gain=L), f"gain is {L.type}, but the last axis of x asks for bf16[16]"),
+        (lambda: for_norm(16, bias=L), f"cuda.fused_linear: bias is {L.type}, but must be bf16[16]"),
         (lambda: FusedLinear(X, ODD, activation="silu"), "weight has 7 rows, but must have an even number"),
         (lambda: FusedLinear(X, W, None, Input("b", bf16[7,])), "bias is bf16[7], but must be bf16[8]"),
         (lambda: FusedLinear(X, W, L), "weight is bf16, but must be i8 or i4 where there are scales"),

@@ -11,11 +11,12 @@ from kernel_cases_plain import MAKES
 
 from trtc.backend.kernels import ARCHITECTURES, KERNELS, Kernel, Launch, Scalar, ceildiv, find, kernel, product, ptx
 from trtc.backend.kernels.nvrtc import cache_folder, compile_source
+from trtc.backend.kernels.ops import FusedLinear, LinearForNorm
 from trtc.errors import MissingPackage, TrtcError
 from trtc.expressions import evaluate
 from trtc.ir.op import Op
 from trtc.ir.ops import Bitcast, Embedding, Input, Neg, RMSNorm, Weight
-from trtc.ir.types import Dim, DType, bf16, f32, i8, i32
+from trtc.ir.types import Dim, DType, bf16, f16, f32, i8, i32
 
 pytest.importorskip("cuda.bindings.nvrtc")
 
@@ -94,7 +95,13 @@ def covered(launch: Launch, op: Op, sizes: dict[str, int]) -> bool:
     return grid[0] * each[0] >= width > (grid[0] - 1) * each[0] and columns * each[1] >= rows > (columns - 1) * each[1]
 
 
-@pytest.mark.parametrize("name", ["linear", "fused_linear", "fused_linear, i4", "experts_inner", "experts_outer"])
+PRODUCTS = [
+    "linear", "fused_linear", "fused_linear, i4", "fused_linear, squares, i8", "linear_for_norm", "experts_inner",
+    "experts_outer",
+]   # fmt: skip
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
 def test_grids_of_products_cover_the_result_and_no_more(name: str) -> None:
     for seed in range(20):
         case = seeded(name, bf16, seed)
@@ -132,6 +139,37 @@ def test_it_says_why_no_kernel_serves() -> None:
     assert KERNELS[RMSNorm][0].serves(Neg(x), 90) == "rms_norm computes rms_norm, not neg"
     table = Embedding(Weight("t", i8[4, 4]), Input("i", i32["B",]))
     assert find(table, 90) == "it is i8, but must be f32, f16 or bf16"
+
+
+@pytest.mark.parametrize(("dtype", "inner", "why"), [
+    (f16, 64, "x is f16, but must be bf16 where it is normalised"),
+    (f32, 64, "x is f32, but must be f16 or bf16"),
+    (bf16, 96, "K is 96, but must be a multiple of 64 up to 8192 where x is normalised"),
+    (bf16, 8256, "K is 8256, but must be a multiple of 64 up to 8192 where x is normalised"),
+], ids=str)   # fmt: skip
+def test_it_says_which_norms_stay_apart(dtype: DType, inner: int, why: str) -> None:
+    squares = Input("squares", f32[1, inner // 16])
+    reader = FusedLinear(Input("x", dtype[1, inner]), Weight("w", dtype[8, inner]), squares=squares)
+    assert find(reader, 90) == f"{why}; it is given squares, but must multiply x as it is"
+
+
+def test_it_says_what_is_not_made_for_a_norm() -> None:
+    def maker(dtype: DType, inner: int) -> LinearForNorm:
+        x, residual = Input("x", dtype[1, inner]), Input("r", dtype[1, 16])
+        return LinearForNorm(x, Weight("w", dtype[16, inner]), None, None, residual, Weight("g", dtype[16,]))
+
+    assert find(maker(f16, 32), 90) == "x is f16, but must be bf16 where y is normalised"
+    assert find(maker(bf16, 48), 90) == "K is 48, but must be a multiple of 32"
+
+
+@pytest.mark.parametrize("rows", [8, 16])
+def test_the_longest_row_of_squares_fits_shared_memory(rows: int) -> None:
+    """NVRTC refuses more than 48 KB."""
+    squares, x = Input("squares", f32[rows, 512]), Input("x", bf16[rows, 8192])
+    op = FusedLinear(x, Weight("w", bf16[64, 8192]), squares=squares, activation="silu")
+    made = find(op, 90)
+    assert isinstance(made, Kernel)
+    assert made.compile(op, 90).cubin.startswith(b"\x7fELF")
 
 
 def test_ones_own_kernel_is_tried_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,6 +145,42 @@ def test_steps_about_the_borders_of_blocks(window: int, tmp_path: Path) -> None:
     assert share_of_tolerance(case, got, case.evaluate(precise=True)) <= 1
 
 
+@pytest.mark.parametrize("stored", ["", ", i4"])
+def test_squares_are_those_of_what_is_written(stored: str, tmp_path: Path) -> None:
+    """And so is y * gain, bit by bit: neither is of y before it was rounded."""
+    made = (seeded(f"linear_for_norm{stored}", bf16, seed) for seed in range(40))
+    case = next(c for c in made if 8 < c.sizes["B"] < 16 and c.op.shape[-1] == 48)
+    y, z, squares = emulator.run(serving(case, 90)[0], case, tmp_path)
+    np.testing.assert_array_equal(z, y * case.tensors["gain"])
+    parts = np.square(y.astype(np.float64)).reshape(*squares.shape, 16)
+    np.testing.assert_allclose(squares, parts.sum(axis=-1), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "right", "wrong"),
+    [
+        ("fused_linear, squares", "s *= given[n * 8 + c][0].x;", ";"),
+        ("fused_linear, squares", "n * 8 + c][0]", "c][0]"),
+        ("fused_linear, squares", "sqrtf(s / INNER + eps)", "sqrtf(s / INNER)"),
+        ("fused_linear, squares", "s = warp_sum(s);\n        if", "if"),
+        ("fused_linear, squares", "wait_for_copies();", ";"),
+        ("fused_linear, squares", "advance(UNTIL);", ";"),
+        ("linear_for_norm", "half_warp_sum(wide(made) * wide(made))", "wide(made) * wide(made)"),
+        ("linear_for_norm", "wide(made) * wide(gain[r])", "wide(made)"),
+        ("linear_for_norm", "(OUTER / 16) + r / 16", "(OUTER / 16)"),
+    ],
+    ids=lambda text: str(text),
+)
+def test_mistakes_about_norms_are_found(name: str, right: str, wrong: str, tmp_path: Path) -> None:
+    made = (seeded(name, bf16, seed) for seed in range(60))
+    case = next(c for c in made if c.sizes["B"] > 8 and c.op.shape[-1] != 1 and c.op.operands["x"].shape[-1] == 512)
+    if "eps" in right:
+        case = replace(case, op=case.op.with_attributes(eps=0.3))
+    source = (OURS / "linear.cu").read_text()
+    assert source.count(right) == 1
+    assert is_found(case, "linear.cu", source.replace(right, wrong), tmp_path)
+
+
 def hard_rows(width: int, k: int) -> Array:
     """f32[10, width]: equal elements, sorted ones, infinities, NaN; the greatest spread over a block, and close by."""
     rng, up = np.random.default_rng(width), np.arange(width, dtype=np.float32)

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kernel_cases import MAKES, Case, seeded
+from kernel_cases import Case, seeded
+from kernel_cases_linear import MAKES
 from tensorrt_api import VERSIONS
 from tensorrt_evaluator import Evaluator, network_of
 from tensorrt_plugins import Launched, launched, unpacked

@@ -23,7 +23,9 @@ PROMPTS = [[5, 80, 3, 44, 91, 17, 60], [7], [33, 2, 9, 71]]
 Opener = Callable[..., Engine]
 
 
-@pytest.mark.parametrize(("name", "dtype"), [("gqa-tied-head16", "bfloat16"), ("llama3-head64-old", "float16")])
+@pytest.mark.parametrize(("name", "dtype"), [
+    ("gqa-tied-head16", "bfloat16"), ("llama3-head64-old", "float16"), ("yarn", "bfloat16"),
+])   # fmt: skip
 def test_logits_are_those_of_transformers(
     name: str, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
