@@ -30,7 +30,9 @@ KERNEL = re.compile(r"__global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(")
 _FOLDER = tempfile.TemporaryDirectory(prefix="trtc-kernels-")   # gone when the tests end
 
 
-def emulated_source(source: Path, defines: Mapping[str, int | str], architecture: int) -> Binary:
+def emulated_source(
+    source: Path, defines: Mapping[str, int | str], architecture: int, specific: bool = False
+) -> Binary:
     """In the place of `compile_source`: what a kernel is made of, instead of machine code."""
     said = {"source": str(source), "defines": dict(defines), "architecture": architecture}
     return Binary(b"cubin" + json.dumps(said, sort_keys=True).encode(), "")

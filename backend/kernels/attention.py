@@ -164,6 +164,28 @@ def prefill_attention(op: PrefillAttention) -> Launch:
     return Launch("prefill_attention", defines, grid, (32 * warps, 1, 1), arguments, shared, overlaps=False)
 
 
+def _prefills_on_hopper(op: PrefillAttention) -> str | None:
+    size = fixed(op.key_cache.shape[3])
+    if _quantized(op):
+        return f"caches are {op.key_cache.dtype}, but must be {op.dtype}"
+    return _prefills(op) or (None if size in (64, 128) else f"head size is {size}, but must be 64 or 128")
+
+
+@kernel("hopper_prefill_attention.cu", _prefills_on_hopper, architectures=(90,), specific=True)
+def hopper_prefill_attention(op: PrefillAttention) -> Launch:
+    """A block a multiprocessor attends with tiles of 128 rows in turn, 64 a warpgroup; a third one copies."""
+    (batch, tokens, _), size, group = op.q.shape, fixed(op.key_cache.shape[3]), op.heads // op.kv_heads
+    rows, stages = 128, 512 // size
+    items = product(op.kv_heads, batch, ceildiv(product(tokens, group), rows))
+    defines = _attention_defines(op) | {"GROUP": group, "STAGES": stages}
+    grid = (f"min({MULTIPROCESSORS}, {items})", 1, 1)
+    arguments = (*_given(op), result(), Pointer("counters"), count(tokens), count(items), *_scalars(op))
+    shared = 2 * rows * size * (2 + stages) + 1024 + 256   # queries twice, tiles; to align them, and barriers
+    return Launch(
+        "hopper_prefill_attention", defines, grid, (384, 1, 1), arguments, shared, counter_bytes=4, overlaps=False
+    )   # fmt: skip
+
+
 def _parts(at_once: Expression, capacity: Size | str) -> Expression:
     """The most blocks that share the keys of a sequence and a key head; how many have work its length decides.
 

@@ -18,8 +18,10 @@
 #endif
 #if SLOPES
 #define SLOPES_PARAMETER const float* slopes,
+#define SLOPES_OR_NONE slopes
 #else
 #define SLOPES_PARAMETER
+#define SLOPES_OR_NONE nullptr
 #endif
 
 struct Cache {

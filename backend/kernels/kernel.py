@@ -29,6 +29,8 @@ class Kernel:
         condition: why an op of the kind is not served, as the end of "because ..."; None if it is.
         rule: the op's launch.
         architectures: compute capabilities, such as 90 for 9.0, that it is compiled for.
+        specific: whether it needs instructions that these architectures alone have, so that it is compiled for sm_90a,
+            not sm_90.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Kernel:
     condition: Condition
     rule: LaunchRule
     architectures: tuple[int, ...]
+    specific: bool = False
 
     def serves(self, op: Op, architecture: int) -> str | None:
         """Why it does not serve this op on this architecture; None if it does."""
@@ -52,11 +55,11 @@ class Kernel:
 
     def compile(self, op: Op, architecture: int) -> Binary:
         """The machine code and the PTX for this op."""
-        return compile_source(self.source, self.launch(op).defines, architecture)
+        return compile_source(self.source, self.launch(op).defines, architecture, self.specific)
 
     def machine_code(self, launch: Launch, architecture: int) -> bytes:
         """The machine code for a launch of it."""
-        return compile_source(self.source, launch.defines, architecture).cubin
+        return compile_source(self.source, launch.defines, architecture, self.specific).cubin
 
 
 KERNELS: dict[type[Op], list[Kernel]] = {}
@@ -64,7 +67,8 @@ KERNELS: dict[type[Op], list[Kernel]] = {}
 
 
 def kernel(
-    source: str | Path, serves: Condition = lambda op: None, *, architectures: tuple[int, ...] = ARCHITECTURES
+    source: str | Path, serves: Condition = lambda op: None, *, architectures: tuple[int, ...] = ARCHITECTURES,
+    specific: bool = False,
 ) -> Callable[[LaunchRule], LaunchRule]:
     """Register a kernel by its launch rule: a function of the op that its first argument states.
 
@@ -73,6 +77,7 @@ def kernel(
     Args:
         source: the CUDA C++, beside the file of the rule.
         serves: why an op is not served, or None.
+        architectures, specific: as of `Kernel`.
     """
 
     def register(rule: LaunchRule) -> LaunchRule:
@@ -81,7 +86,7 @@ def kernel(
         path = Path(inspect.getfile(rule)).parent / source
         if not path.is_file():
             raise TrtcError(f"kernel {rule.__name__} names the source {source}, but {path} is no file")
-        made = Kernel(rule.__name__, kind, path, serves, rule, architectures)
+        made = Kernel(rule.__name__, kind, path, serves, rule, architectures, specific)
         KERNELS.setdefault(kind, []).insert(0, made)
         return rule
 

@@ -26,16 +26,20 @@ class Binary:
     ptx: str
 
 
-def compile_source(source: Path, defines: Mapping[str, int | str], architecture: int) -> Binary:
+def compile_source(
+    source: Path, defines: Mapping[str, int | str], architecture: int, specific: bool = False
+) -> Binary:
     """A source's machine code and PTX, from the cache where they were made before.
 
     Args:
         source: a file of CUDA C++; files that it includes by ``#include "..."`` lie beside it.
         defines: ``-D`` name to value.
         architecture: 90 for compute capability 9.0.
+        specific: whether the source may use instructions that no other architecture has.
     """
     headers = _headers(source)
-    options = [f"--gpu-architecture=sm_{architecture}", *OPTIONS, *(f"-D{k}={v}" for k, v in sorted(defines.items()))]
+    name = f"sm_{architecture}{'a' * specific}"
+    options = [f"--gpu-architecture={name}", *OPTIONS, *(f"-D{k}={v}" for k, v in sorted(defines.items()))]
     key = hashlib.sha256(repr((source.read_text(), headers, options, _version())).encode()).hexdigest()[:40]
     base = cache_folder() / f"{source.stem}-{key}"
     cubin, ptx = base.with_suffix(".cubin"), base.with_suffix(".ptx")

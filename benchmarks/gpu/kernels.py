@@ -48,7 +48,7 @@ def compile_all(ops: Iterable[Op]) -> None:
         for op in ops:
             for kernel in KERNELS[type(op)]:
                 if kernel.serves(op, target) is None:
-                    pool.submit(compile_source, kernel.source, dict(kernel.launch(op).defines), target)
+                    pool.submit(compile_source, kernel.source, dict(kernel.launch(op).defines), target, kernel.specific)
 
 
 def check(names: list[str], seeds: int, plugins: bool) -> int:

@@ -7,7 +7,9 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <map>
 #include <memory>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -37,11 +39,12 @@ struct Fiber {
     std::unique_ptr<char[]> stack{new char[STACK]};   // not initialised: it takes the memory that is used
     bool done = false;
 };
+static bool goes_on;   // something was waited for, and happened
 struct Barrier {
     int arrived = 0, alive = 0;
     unsigned generation = 0;
     void release() {
-        if (alive && arrived == alive) arrived = 0, ++generation;
+        if (alive && arrived == alive) arrived = 0, ++generation, goes_on = true;
     }
 };
 static std::vector<Fiber> fibers;
@@ -78,10 +81,12 @@ struct Copy {
     const void* from;
 };
 static std::vector<Copy> copies[1024];
+static void start_async(int threads);
+static bool finish_copies();
 
 static void fiber_main() {
     body(body_argument);
-    fibers[current].done = true;
+    fibers[current].done = goes_on = true;
     for (Barrier* barrier : {&block_barrier, &warp_barrier[threadIdx.x / 32]}) --barrier->alive, barrier->release();
     _longjmp(scheduler, 1);
 }
@@ -90,6 +95,7 @@ static void run_block() {
     const int count = blockDim.x;
     fibers.resize(count);
     for (auto& each : copies) each.clear();
+    start_async(count);
     block_barrier = Barrier{};
     block_barrier.alive = count;
     for (int w = 0; w < 32; ++w) warp_barrier[w] = Barrier{}, warp_barrier[w].alive = w < count / 32 ? 32 : 0;
@@ -100,8 +106,8 @@ static void run_block() {
         fiber.start.uc_stack.ss_size = STACK;
         makecontext(&fiber.start, fiber_main, 0);
     }
-    for (int left = count; left;) {
-        left = 0;
+    for (int left = count, idle = 0; left;) {
+        left = 0, goes_on = false;
         for (int turn = 0; turn < count; ++turn) {
             const int i = backwards ? count - 1 - turn : turn;
             if (fibers[i].done) continue;
@@ -110,6 +116,9 @@ static void run_block() {
             threadIdx = {(unsigned)i, 0, 0};
             run(fibers[i]);
         }
+        idle = goes_on ? 0 : idle + 1;
+        if (idle == 2 && finish_copies()) idle = 0;
+        if (idle == 3) return;   // threads wait for each other
     }
 }
 
@@ -170,6 +179,11 @@ template <class V> static V __ldcg(const V* p) { return *p; }
 template <class V> static void __stcg(V* p, V x) { *p = x; }
 template <class V> static V atomicAdd(V* p, V x) { V old = *p; *p += x; return old; }
 static unsigned atomicAdd(unsigned* p, int x) { return atomicAdd(p, (unsigned)x); }
+static unsigned atomicInc(unsigned* p, unsigned most) {
+    const unsigned old = *p;
+    *p = old >= most ? 0 : old + 1;
+    return old;
+}
 template <class V> static V atomicMin(V* p, V x) { V old = *p; *p = x < old ? x : old; return old; }
 
 // --- PTX
@@ -215,10 +229,11 @@ template <class V> static void atom_acq_rel_gpu_global_inc_u32(unsigned& old, V*
 }
 static void ex2_approx_ftz_f32(float& y, float x) { y = exp2f(x); }
 
-// Addresses of shared memory, of 32 bits, count from here.
-static char shared_origin;
-static unsigned __cvta_generic_to_shared(const void* p) { return (unsigned)(static_cast<const char*>(p) - &shared_origin); }
-static char* shared_pointer(unsigned address) { return &shared_origin + (int)address; }
+// Addresses of shared memory, of 32 bits, count from here; dynamic shared memory begins 16 bytes further.
+alignas(1024) static char shared_origin[(1 << 18) + 16];
+static char* dynamic_shared() { return shared_origin + 16; }
+static unsigned __cvta_generic_to_shared(const void* p) { return (unsigned)(static_cast<const char*>(p) - shared_origin); }
+static char* shared_pointer(unsigned address) { return shared_origin + (int)address; }
 static void cp_async_cg_shared_global(unsigned to, const void* from) {
     copies[threadIdx.x].push_back({shared_pointer(to), from});
 }
@@ -280,6 +295,8 @@ static void mma(float* c, const Fragments& mine) {
     }
 MMA(mma_sync_aligned_m16n8k16_row_col_f32_bf16_bf16_f32, from_brain)
 MMA(mma_sync_aligned_m16n8k16_row_col_f32_f16_f16_f32, from_half)
+
+#include "emulated_async.hpp"
 
 // --- launches
 

@@ -41,8 +41,15 @@ def inlined(source: Path) -> str:
 
 
 def call_of(match: re.Match[str]) -> str:
-    """An ``asm`` of PTX as a call of the function of its name, with the operands in the order of the PTX."""
-    template = match[1].split('"')[1]
+    """An ``asm`` of PTX as a call of the function of its name, with the operands in the order of the PTX.
+
+    Names between its literals are left out; declarations of registers too.
+    """
+    literals = re.match(r'(?:\s|\w|"[^"]*")*', match[1])
+    assert literals
+    template = re.sub(r"^{ (\.reg [^;]*; )*", "", "".join(re.findall(r'"([^"]*)"', literals[0])))
+    if not template:
+        return ";"
     operands = re.findall(r'"[=+]?[a-z]"\(([^()]*(?:\([^()]*\)[^()]*)*)\)', match[1] + ")")
     order = [operands[int(i)] for i in re.findall(r"%(\d+)", template)]
     return f"{re.sub(r'[^0-9a-z_A-Z]', '_', template.split()[0])}({', '.join(order)});"
@@ -56,7 +63,7 @@ def build(source: Path, defines: Mapping[str, int | str], entry: str, folder: Pa
         nothing, which says how many arguments there are.
     """
     code = ASM.sub(call_of, inlined(source))
-    code = code.replace("extern __shared__ char memory[];", "alignas(16) static char memory[1 << 18];")
+    code = code.replace("extern __shared__ char memory[];", "char* const memory = dynamic_shared();")
     macros = "".join(f"#define {k} {v}\n" for k, v in defines.items())
     tail = (
         'extern "C" void emulate(const unsigned* grid, unsigned block, void** arguments, bool last_first) {\n'
@@ -76,9 +83,10 @@ def _gpp(*arguments: str) -> None:
 
 @cache
 def _header() -> Path:
-    """The header beside its compiled form, which halves the time of a build."""
+    """The header, and what it includes, beside its compiled form, which halves the time of a build."""
     copy = Path(_FOLDER.name) / HEADER.name
-    copy.write_bytes(HEADER.read_bytes())
+    for header in HEADER.parent.glob("*.hpp"):
+        (copy.parent / header.name).write_bytes(header.read_bytes())
     _gpp("-x", "c++-header", str(copy), "-o", f"{copy}.gch")
     return copy
 

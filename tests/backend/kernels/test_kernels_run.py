@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from kernel_cases import DTYPES, Case, seeded, serving, share_of_tolerance
 from kernel_cases_plain import MAKES
 
 from trtc.backend import kernels as package
-from trtc.backend.kernels import KERNELS
+from trtc.backend.kernels import KERNELS, Kernel
 from trtc.backend.kernels.ops import AppendAndAttend, PrefillAttention
 from trtc.ir.op import Array
 from trtc.ir.ops import Input, TopK
@@ -60,22 +60,37 @@ def test_a_missing_barrier_is_found(tmp_path: Path) -> None:
         emulator.run(replace(kernel, source=tmp_path / "norm.cu"), case, tmp_path)
 
 
-@pytest.mark.parametrize("window", [0, 70])
-def test_prompts_about_the_borders_of_tiles(window: int, tmp_path: Path) -> None:
-    """Tiles are 64 keys, and 32 tokens of 4 heads; keys beyond the last token are poisoned."""
-    start, lengths = (0, 0, 0, 63, 64, 1, 0), (0, 1, 32, 1, 33, 63, 130)
+def prompts(
+    start: Sequence[int], lengths: Sequence[int], size: int, window: int, paged: bool = False, tokens: int = 130
+) -> Case:
+    """Attention of 4 heads with one key head; keys beyond the last token are poisoned."""
     rng, batch = np.random.default_rng(0), len(start)
-    caches = rng.standard_normal((2, batch, 1, 130, 32)).astype(bf16.numpy)
+    capacity = -(-max(a + b for a, b in zip(start, lengths, strict=True)) // 64) * 64
+    caches = rng.standard_normal((2, batch, 1, capacity, size)).astype(bf16.numpy)
     for b in range(batch):
         caches[:, b, :, start[b] + lengths[b] :] = np.nan
-    q = rng.standard_normal((batch, 130, 128)).astype(bf16.numpy)
-    integers = (np.array(x, np.int32) for x in (start, lengths))
-    names = ("q", "key_cache", "value_cache", "start", "lengths")
-    tensors: dict[str, Array] = dict(zip(names, (q, *caches, *integers), strict=True))
-    cache, each = bf16[batch, 1, 130, 32], i32[batch,]
-    inputs = (Input(n, t) for n, t in zip(names, (bf16[batch, 130, 128], cache, cache, each, each), strict=True))
-    op = PrefillAttention(*inputs, heads=4, kv_heads=1, scale=0.2, window=window)
-    case = Case(op, {}, tensors)
+    q = rng.standard_normal((batch, tokens, 4 * size)).astype(bf16.numpy)
+    names, each = ("q", "key_cache", "value_cache", "start", "lengths"), i32[batch,]
+    arrays = [q, *caches, np.array(start, np.int32), np.array(lengths, np.int32)]
+    cache, rest = bf16[batch, 1, capacity, size], dict[str, Input]()
+    tensors: dict[str, Array] = {}
+    if paged:
+        pages = rng.permutation(batch * capacity // 64).astype(np.int32).reshape(batch, -1)
+        for i in (1, 2):
+            arrays[i] = arrays[i].reshape(-1, 1, 64, size)[np.argsort(pages.reshape(-1))]
+        cache, tensors["pages"] = bf16[pages.size, 1, 64, size], pages
+        rest["pages"] = Input("pages", i32[pages.shape])
+    types = (bf16[q.shape], cache, cache, each, each)
+    inputs = (Input(n, t) for n, t in zip(names, types, strict=True))
+    op = PrefillAttention(*inputs, **rest, heads=4, kv_heads=1, scale=0.2, window=window)
+    return Case(op, {}, tensors | dict(zip(names, arrays, strict=True)))
+
+
+@pytest.mark.parametrize("window", [0, 70])
+def test_prompts_about_the_borders_of_tiles(window: int, tmp_path: Path) -> None:
+    """Tiles are 64 keys, and 32 tokens of 4 heads."""
+    start, lengths = (0, 0, 0, 63, 64, 1, 0), (0, 1, 32, 1, 33, 63, 130)
+    case = prompts(start, lengths, 32, window)
     for kernel in serving(case, 90):
         folder = tmp_path / kernel.name
         folder.mkdir()
@@ -84,25 +99,55 @@ def test_prompts_about_the_borders_of_tiles(window: int, tmp_path: Path) -> None
         assert not any(got[b, n:].any() for b, n in enumerate(lengths))
 
 
-def is_found(case: Case, source: str, text: str, folder: Path) -> bool:
-    """Whether a kernel that serves a case is seen to be wrong with another text in the place of its source."""
+def named(name: str, case: Case) -> Kernel:
+    (found,) = (kernel for kernel in serving(case, 90) if kernel.name == name)
+    return found
+
+
+@pytest.mark.parametrize(("size", "window", "paged"), [(64, 0, True), (128, 150, False)])
+def test_prompts_about_the_borders_of_hopper_s_tiles(size: int, window: int, paged: bool, tmp_path: Path) -> None:
+    """Tiles are 128 keys, and 32 tokens of 4 heads; blocks take many."""
+    start, lengths = (0, 0, 127, 128, 1, 513, 250, 0), (0, 1, 1, 33, 64, 32, 0, 70)
+    case = prompts(start, lengths, size, window, paged, tokens=70)
+    (got,) = emulator.run(named("hopper_prefill_attention", case), case, tmp_path, multiprocessors=3)
+    assert share_of_tolerance(case, [got], case.evaluate(precise=True)) <= 1
+    assert not any(got[b, n:].any() for b, n in enumerate(lengths))
+
+
+def is_found(kernel: Kernel, case: Case, right: str, wrong: str, folder: Path) -> bool:
+    """Whether a kernel is seen to be wrong on a case with another text in the place of a right one."""
     for header in OURS.glob("*.cuh"):
         (folder / header.name).write_text(header.read_text())
-    (folder / source).write_text(text)
-    kernel = replace(serving(case, 90)[0], source=folder / source)
+    text, source = kernel.source.read_text(), folder / kernel.source.name
+    assert right in text
+    source.write_text(text.replace(right, wrong))
     try:
-        got = emulator.run(kernel, case, folder)
+        got = emulator.run(replace(kernel, source=source), case, folder)
     except AssertionError:
         return True   # the order of threads matters
-    return share_of_tolerance(case, got, case.evaluate(precise=True)) > 1
+    return not share_of_tolerance(case, got, case.evaluate(precise=True)) <= 1
 
 
 @pytest.mark.parametrize("left_out", ["wait_for_copies();", "__syncthreads();"])
 def test_a_tile_that_is_read_too_early_is_found(left_out: str, tmp_path: Path) -> None:
     made = (seeded("prefill_attention", bf16, seed) for seed in range(20))
     case = next(c for c in made if c.sizes["S"] > 16 and isinstance(c.op, PrefillAttention) and not c.op.window)
-    source = (OURS / "prefill_attention.cu").read_text()
-    assert is_found(case, "prefill_attention.cu", source.replace(left_out, ""), tmp_path)
+    assert is_found(named("prefill_attention", case), case, left_out, "", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("wait_for_phase(s.full(ring.slot), ring.parity);", ""),
+        ("wait_for_phase(s.empty(ring.slot), ring.parity ^ 1);", ""),
+        ("wait_for_products<1>();", ""),
+        ("matrix_at(values, KEYS * 128)", "matrix_at(values)"),
+    ],
+    ids=["read too early", "overwritten", "products under way", "panels elsewhere"],
+)
+def test_what_hopper_does_meanwhile_is_waited_for(right: str, wrong: str, tmp_path: Path) -> None:
+    case = prompts((600, 640), (40, 33), 128, 0, tokens=40)
+    assert is_found(named("hopper_prefill_attention", case), case, right, wrong, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -117,9 +162,9 @@ def test_a_tile_that_is_read_too_early_is_found(left_out: str, tmp_path: Path) -
 def test_a_new_token_that_is_lost_is_found(right: str, wrong: str, tmp_path: Path) -> None:
     made = (seeded("append_and_attend", bf16, seed) for seed in range(20))
     case = next(c for c in made if isinstance(c.op, AppendAndAttend) and c.sizes["M"] == 17 and not c.op.lengths)
-    source = (OURS / "decode_attention.cu").read_text()
-    assert source.count(right) == 1
-    assert is_found(case, "decode_attention.cu", source.replace(right, wrong), tmp_path)
+    kernel = serving(case, 90)[0]
+    assert kernel.source.read_text().count(right) == 1
+    assert is_found(kernel, case, right, wrong, tmp_path)
 
 
 @pytest.mark.parametrize("window", [0, 300])
