@@ -221,9 +221,9 @@ def test_mistakes_about_norms_are_found(name: str, right: str, wrong: str, tmp_p
     case = next(c for c in made if c.sizes["B"] > 8 and c.op.shape[-1] != 1 and c.op.operands["x"].shape[-1] == 512)
     if "eps" in right:
         case = replace(case, op=case.op.with_attributes(eps=0.3))
-    source = (OURS / "linear.cu").read_text()
-    assert source.count(right) == 1
-    assert is_found(case, "linear.cu", source.replace(right, wrong), tmp_path)
+    kernel = serving(case, 90)[0]
+    assert kernel.source.read_text().count(right) == 1
+    assert is_found(kernel, case, right, wrong, tmp_path)
 
 
 def hard_rows(width: int, k: int) -> Array:
