@@ -84,7 +84,7 @@ struct Matrix {
     }
 };
 // Where each thread has its sums of a product, and what they are while it is under way.
-struct Sums {
+struct Accumulators {
     float* at[128][128];
     float value[128][128];
     bool written = false;
@@ -108,7 +108,7 @@ struct Product {
     bool adds, in_registers;
     int columns;
     float (*wide)(unsigned short);
-    Sums* sums;
+    Accumulators* sums;
     unsigned* registers[128][4];   // A's
     std::vector<unsigned short> a_before, b_before;
 
@@ -142,7 +142,7 @@ struct Warpgroup {
     Barrier barrier;
     float* sums[128][128];
     unsigned* registers[128][4];
-    std::map<float*, Sums> hidden;   // of products under way, by the first
+    std::map<float*, Accumulators> hidden;   // of products under way, by the first
     std::vector<std::vector<Product>> groups{1};   // the last is open
 };
 static Warpgroup warpgroups[8];
