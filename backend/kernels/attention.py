@@ -28,7 +28,6 @@ from trtc.ir.types import Size, bf16, f8e4m3, f16, i8
 LARGEST = 256   # elements of a head
 MOST = 64       # blocks that share a key head of a sequence
 SHORTEST, LONGEST = 128, 2048   # keys that are worth a block of them, and the most that one should have alone
-EARLY = 1       # whether keys are loaded before the launch before is done, where they are there already
 
 Cached: TypeAlias = RopeAndAppend | AppendAndAttend | DecodeAttention | PrefillAttention
 Decoding: TypeAlias = AppendAndAttend | DecodeAttention
@@ -97,7 +96,7 @@ def plain_decode_attention(op: DecodeAttention) -> Launch:
 @kernel("decode_attention.cu", _decodes)
 def decode_attention(op: DecodeAttention) -> Launch:
     """Blocks share the keys of a sequence; how many follows from its length, on the device."""
-    return _decode(op, {"FRESH": 0, "NEW": 0, "EARLY": 0})
+    return _decode(op, {"FRESH": 0, "NEW": 0})
 
 
 def _appends(op: AppendAndAttend) -> str | None:
@@ -108,8 +107,8 @@ def _appends(op: AppendAndAttend) -> str | None:
 @kernel("decode_attention.cu", _appends)
 def append_and_attend(op: AppendAndAttend) -> Launch:
     """The same; the block that has the newest position writes the new key and value."""
-    fresh: dict[str, int | str] = {"FRESH": 1, "NEW": int(op.lengths is not None), "EARLY": EARLY}
-    early = ("key_cache", "value_cache", "start", "lengths", "pages", "cos", "sin") if EARLY else ()
+    fresh: dict[str, int | str] = {"FRESH": 1, "NEW": int(op.lengths is not None)}
+    early = ("key_cache", "value_cache", "start", "lengths", "pages", "cos", "sin")
     return replace(_decode(op, fresh | _turning(op)), in_place={1: "key_cache", 2: "value_cache"}, early=early)
 
 

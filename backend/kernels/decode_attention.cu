@@ -8,8 +8,8 @@
 //
 // FRESH: q is as a product leaves it, with the new key and value behind it (16 query heads a key head at most). A block
 // turns its query heads; the one that has the newest position turns the key, too, and takes both from shared memory, while
-// they go into the caches. NEW: there are numbers of new tokens, 0 or 1. EARLY: keys are loaded before what is launched
-// before is done, so nothing of the same run may write what tells where they are.
+// they go into the caches. Keys are loaded before what is launched before is done, so nothing of the same run may write what
+// tells where they are. NEW: there are numbers of new tokens, 0 or 1.
 #include "cache.cuh"
 #include "eight.cuh"
 #include "parts.cuh"
@@ -84,7 +84,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) decode_attention(
     const int head = blockIdx.y / SETS, first = head * GROUP + blockIdx.y % SETS * 16, batch = blockIdx.z;
     const int rows = min(ROWS, GROUP - (int)blockIdx.y % SETS * 16);
     const u64 pair_id = (u64)batch * gridDim.y + blockIdx.y;
-    if (!EARLY) wait_for_previous();
+    if (!FRESH) wait_for_previous();
 
     uint4 query[HEAD / 32][TILES];
     const auto load_query = [&](const T* rows_of, int stride) {
@@ -114,7 +114,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) decode_attention(
     const int share = (length - aligned + most_parts * 16 - 1) / (most_parts * 16) * 16;
     const int parts = share > 0 ? (length - aligned + share - 1) / share : 1;
     if (blockIdx.x >= parts) {
-        if (EARLY) wait_for_previous();
+        if (FRESH) wait_for_previous();
         return;
     }
     const int begin = aligned + blockIdx.x * share, end = min(length, begin + share);
@@ -170,7 +170,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) decode_attention(
     const bool is_written = is_newest && position < capacity;
     const u64 newest_row = is_written ? cache.row(position) : 0;
     const Angles angles(TABLES, position, lane);
-    if (EARLY) wait_for_previous();
+    wait_for_previous();
 #if QUANTIZED
     const float scales[2] = {key_scale[head], value_scale[head]};
 #else
