@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -15,7 +16,7 @@ SPEEDS = "copies move 3.02 TB/s, read and written\na product of 8192 x 8192 x 81
 
 @pytest.fixture
 def table(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
-    monkeypatch.syspath_prepend(ROOT / "benchmarks/gpu")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(ROOT / "benchmarks/gpu")])
     module: Any = import_module("cuda_table")
     return module.table
 
