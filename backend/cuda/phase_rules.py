@@ -42,7 +42,7 @@ from trtc.ir.ops import (
     Unary,
     product,
 )  # fmt: skip
-from trtc.ir.types import Size, bf16, f16, f32, i32
+from trtc.ir.types import Size, bf16, f16, f32, i4, i32
 from trtc.passes.rewrite import Skip
 
 Rule = Callable[..., Any]
@@ -237,6 +237,8 @@ def linear_for_norm(op: RMSNorm, graph: Graph) -> Mapping[Value, Value] | Skip |
     width = _int(y.shape[-1])
     if not readers or not graph.is_constant(op.weight) or op.shape[-1] != width or width % PART:
         return None
+    if any(reader.weight.dtype == i4 and _int(product(reader.x.shape[:-1])) > FEW // 2 for reader in readers):
+        return Skip(f"4-bit weights are quicker behind a norm of its own where there are more than {FEW // 2} rows")
     made = LinearForNorm(x, weight, scales, bias, residual, op.weight, loc=y.loc)
     normed = {reader: _of_squares(reader, made, op.eps) for reader in readers}
     if why := next(filter(None, map(unserved, (made, *normed.values()))), None):

@@ -77,10 +77,13 @@ def test_integers_and_scales_make_the_weight(name: str, plain: Path, tmp_path: P
 def test_products_of_integers_normalise_in_bf16(name: str, plain: Path, tmp_path: Path) -> None:
     """The output and down projections are made for a norm, which gate and up, and lm_head, read: one is left."""
     quantise(scheme(name), plain, tmp_path / name)
-    model = read_model(tmp_path / name, dtype="bfloat16", **models.LIMITS)
+    model = read_model(tmp_path / name, dtype="bfloat16", max_batch_size=16, max_input_len=40, max_seq_len=48)
     graph = plan(model, target="cuda:90").graph
     made = plan_of(graph, 90)
     ops = [s.op for s in made.phases[0].steps if s.op]
+    eight, sixteen = ([s.op for s in p.steps if s.op] for p in made.phases if p.phase.name in ("decode-8", "decode-16"))
+    for_norms = [sum(op.name == "cuda.linear_for_norm" for op in each) for each in (eight, sixteen)]
+    assert for_norms == ([2, 2] if name == "int-8-rows" else [2, 1])   # lm_head has 16 bits
     integers = [op.name for op in ops if "scales" in op.operands]
     assert integers == ["cuda.fused_linear", "cuda.linear_for_norm", "cuda.fused_linear", "cuda.linear_for_norm"]
     assert sum("squares" in op.operands for op in ops) == 2 and sum(op.name == "rms_norm" for op in ops) == 1
