@@ -323,7 +323,7 @@ def test_engines_and_checkpoints_have_the_tokenizer(tmp_path: Path, pieces: byte
     bundle = trtc.compile(file, tmp_path / "engine", target="onnx", **models.LIMITS)
     assert bundle.tokenizer == "tokenizer.json"
     texts = trtc.load(bundle.path).generate(["Directories and files", "files", "and", "Some"], max_new_tokens=3)
-    whole = [one for one in texts if not any(map(words.is_byte, one.token_ids))]   # of broken characters opinions differ
+    whole = [one for one in texts if not any(map(words.is_byte, one.token_ids))]   # broken characters differ
     assert whole and all(one.text == words.decode(one.token_ids) for one in whole)
     trtc.convert(file, tmp_path / "made")
     assert (tmp_path / "made/tokenizer.json").read_bytes() == (bundle.path / "tokenizer.json").read_bytes()
