@@ -5,6 +5,7 @@ Each version of TensorRT is stood in for by its names (tensorrt_standin.py); wha
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,19 @@ def test_there_is_a_case_of_every_family() -> None:
     assert {FAMILIES[a].name for a in {*FIRST, *ELSEWHERE}} == {family.name for family in FAMILIES.values()}
 
 
+def generations(case: Any) -> list[str]:
+    """Versions to try a case on: 8.6, one of 10 and one of 11, other ones for the next family; all with TRTC_FUZZ=1."""
+    if os.environ.get("TRTC_FUZZ"):
+        return list(GENERATIONS)
+    number = [each.name for each in FIRST.values()].index(case.name)
+    tens, elevens = ([v for v in GENERATIONS if v.startswith(major)] for major in ("10.", "11."))
+    return ["8.6", tens[number % len(tens)], elevens[number % len(elevens)]]
+
+
 @every({case.name: case for case in FIRST.values()})
-def test_every_family_on_a_version_of_each_api(case: Any) -> None:
-    for version, dtype in GENERATIONS.items():
-        agrees(case, dtype, target_of(version), standin(version))
+def test_every_family_on_a_version_of_each_major_one(case: Any) -> None:
+    for version in generations(case):
+        agrees(case, GENERATIONS[version], target_of(version), standin(version))
 
 
 @pytest.mark.parametrize("version", OTHERS)
