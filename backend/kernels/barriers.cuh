@@ -36,10 +36,7 @@ template <int N> struct Ring {
     }
 };
 
-// A barrier by its number, 1 to 15, of so many threads: wait there, or arrive and go on.
+// Wait for so many threads at a barrier by its number, 1 to 15.
 __device__ __forceinline__ void wait_together(int number, int threads) {
     asm volatile("bar.sync %0, %1;" ::"r"(number), "r"(threads) : "memory");
-}
-__device__ __forceinline__ void arrive_only(int number, int threads) {
-    asm volatile("bar.arrive %0, %1;" ::"r"(number), "r"(threads) : "memory");
 }

@@ -46,14 +46,11 @@ static bool finish_copies() {
     }
     return true;
 }
-static void bar_arrive(int number, int threads) {
-    Numbered& barrier = numbered[number];
-    if (++barrier.arrived == threads) barrier.arrived = 0, ++barrier.generation, goes_on = true;
-}
 static void bar_sync(int number, int threads) {
-    const unsigned seen = numbered[number].generation;
-    bar_arrive(number, threads);
-    while (numbered[number].generation == seen) let_others_run();
+    Numbered& barrier = numbered[number];
+    const unsigned seen = barrier.generation;
+    if (++barrier.arrived == threads) barrier.arrived = 0, ++barrier.generation, goes_on = true;
+    while (barrier.generation == seen) let_others_run();
 }
 static void fence_proxy_async_shared__cta_() {}
 static void setmaxnreg_dec_sync_aligned_u32(int) {}
