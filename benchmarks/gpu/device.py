@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
-from trtc.backend.kernels import Kernel, Launch, Pointer
+from trtc.backend.kernels import Kernel, Launch, Pointer, find
 from trtc.expressions import evaluate
 from trtc.ir.op import Array, Op
 from trtc.ir.ops import Input
@@ -106,6 +106,13 @@ def prepare(kernel: Kernel, op: Op, sizes: Mapping[str, int]) -> Loaded:
     counters = torch.zeros(max(16, evaluate(launch.counter_bytes, known)), dtype=torch.uint8, device="cuda")
     grid = tuple(evaluate(n, known) for n in launch.grid)
     return Loaded(launch, known, function, grid, workspace, counters)
+
+
+def ready(op: Op) -> Loaded:
+    """The kernel that there is for an op whose sizes are numbers."""
+    kernel = find(op, architecture())
+    assert not isinstance(kernel, str), kernel
+    return prepare(kernel, op, {})
 
 
 def as_plugin(loaded: Loaded, ptx: str, order: tuple[int, ...]) -> Loaded:

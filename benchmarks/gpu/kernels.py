@@ -34,7 +34,7 @@ import shapes  # noqa: E402
 from kernel_cases import Case  # noqa: E402
 from kernel_cases_plain import MAKES  # noqa: E402
 
-from trtc.backend.kernels import KERNELS, find  # noqa: E402
+from trtc.backend.kernels import KERNELS  # noqa: E402
 from trtc.backend.kernels.nvrtc import compile_source  # noqa: E402
 from trtc.backend.tensorrt.plugins import Call  # noqa: E402
 from trtc.ir.op import Op  # noqa: E402
@@ -91,9 +91,7 @@ def verdicts(case: Case, plugins: bool) -> Iterator[tuple[str, float, str]]:
 def once(names: list[str]) -> None:
     """One launch of each, the kernels compiled before."""
     for case in timed(names):
-        kernel = find(case.op, device.architecture())
-        assert not isinstance(kernel, str), kernel
-        loaded, operands = device.prepare(kernel, case.op, {}), random_operands(case)
+        loaded, operands = device.ready(case.op), random_operands(case)
         print(case.name, flush=True)
         loaded(operands, device.outputs(case.op, loaded, operands))
         torch.cuda.synchronize()
@@ -114,9 +112,7 @@ def time(names: list[str]) -> None:
     print(f"a product of 8192 x 8192 x 8192 in bf16 makes {rate / 1e12:.0f} TFLOP/s")
     print(f"{'kernel':32} {'us':>8} {'floor':>8} {'share':>6}")
     for case in cases:
-        kernel = find(case.op, device.architecture())
-        assert not isinstance(kernel, str), kernel
-        loaded = device.prepare(kernel, case.op, {})
+        loaded = device.ready(case.op)
         total = sum(v.type.nbytes() for v in case.op.operands.values())
         copies = max(2, min(24, -(-300_000_000 // total)))
         sets = [random_operands(case) for _ in range(copies)]

@@ -24,7 +24,6 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 import device  # noqa: E402
 from shapes import HEAD, HEADS, HIDDEN, INNER, KV_HEADS, QKV, VOCABULARY  # noqa: E402
 
-from trtc.backend.kernels import find  # noqa: E402
 from trtc.backend.kernels import ops as fused  # noqa: E402
 from trtc.ir import ops  # noqa: E402
 from trtc.ir.op import Op  # noqa: E402
@@ -72,9 +71,7 @@ class Step:
         """Launch an op on memory; its results' memory, made where none is given."""
         key = (kind, *op.operands)
         if key not in self.loaded:
-            kernel = find(op, device.architecture())
-            assert not isinstance(kernel, str), kernel
-            self.loaded[key] = device.prepare(kernel, op, {})
+            self.loaded[key] = device.ready(op)
         loaded, given = self.loaded[key], dict(zip(op.operands, operands, strict=True))
         own = results or {}
         made = [
