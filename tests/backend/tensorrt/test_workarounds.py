@@ -26,7 +26,7 @@ from trtc.ir.target import target
 
 HERE = Path(__file__).parent
 TESTS = {
-    "weak-types": ("test_versions.py", "test_every_family_on_a_version_of_each_api"),
+    "weak-types": ("test_versions.py", "test_every_family_on_a_version_of_each_major_one"),
     "unread-timing-caches": ("test_version_8_6.py", "test_a_timing_cache_that_it_cannot_read_is_left_out"),
     "endless-builds": ("test_version_8_6.py", "test_ctrl_c_leaves_a_build_that_nothing_stops"),
     "whole-caches": ("test_versions.py", "test_layers_that_a_version_has_are_used"),
