@@ -140,7 +140,8 @@ TABLE: Mapping[str, Classic] = {
 """By name, but for those `APART`."""
 
 LOG_LEVELS = {
-    "verbose": ["--verbose"], "info": [], "warning": ["--quiet"], "error": ["--quiet"], "internal_error": ["--quiet"],
+    "trace": ["--verbose"], "debug": ["--verbose"], "verbose": ["--verbose"], "info": [],
+    "warning": ["--quiet"], "error": ["--quiet"], "internal_error": ["--quiet"],
 }   # fmt: skip
 SOURCES = ("checkpoint_dir", "model_dir", "meta_ckpt_dir", "nemo_ckpt_path", "ft_model_dir")   # of some version each
 APART = (*SOURCES, "output_dir", "max_output_len", "log_level", "remove_input_padding")
