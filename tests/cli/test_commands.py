@@ -48,6 +48,19 @@ def test_arguments_are_utf8(shakespeare: Path) -> None:
     assert done.stderr == "error: 'a\\udcff' is given, but arguments must be UTF-8\n"
 
 
+EARLY = """
+import signal, sys, trtc.cli, typer.main
+typer.main.get_command = lambda app: signal.raise_signal(signal.SIGTERM)
+sys.argv = ["trtc", "ops"]
+trtc.cli.main()
+"""
+
+
+def test_an_interrupt_before_the_command_begins() -> None:
+    done = subprocess.run([sys.executable, "-c", EARLY], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
 ENDLESS = """
 import atexit, threading
 from trtc.cli import _command

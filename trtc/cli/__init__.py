@@ -74,6 +74,14 @@ REFUSALS = {
 
 def main() -> None:
     """Run the command that the process's arguments name."""
+    try:
+        _main()
+    except KeyboardInterrupt:   # before a command begins, which tells it by itself
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _main() -> None:
     _open_streams()
     gc.set_threshold(100_000)   # what imports and graphs make stays: looking for garbage in it takes a fifth of the
     atexit.register(gc.freeze)   # time of a short command, at its start and at its end
