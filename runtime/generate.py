@@ -128,7 +128,7 @@ class Engine:
     def _pad_id(self) -> int:
         """The token that pads, if the embedding has it: checkpoints may name one that was added to their tokenizer."""
         stated = self.bundle.generation.pad_token_id or 0
-        return stated if 0 <= stated < self.bundle.vocab_size else 0
+        return stated if stated < self.bundle.vocab_size else 0
 
     def _run(self, sequences: list[SequenceState]) -> Iterator[TokenEvent]:
         limits = self.bundle.limits
