@@ -111,11 +111,12 @@ def test_targets_are_architectures() -> None:
     assert str(target("cuda:120")) == "cuda:120"
     with pytest.raises(IRError) as error:
         target("cuda:75")
-    assert error.value.message == "the architecture of target cuda is 75, but must be one of 80, 86, 89, 90, 120"
+    assert error.value.message == "the architecture of target cuda is 75, but must be one of 80, 86, 89, 90, 100, 120"
 
 
 @pytest.mark.parametrize(("capability", "found"), [
-    ("9.0", 90), ("8.7", 86), ("8.9", 89), ("12.1", 120), ("7.5", None), ("10.0", None), ("", None),
+    ("9.0", 90), ("8.7", 86), ("8.9", 89), ("12.1", 120), ("7.5", None), ("10.0", 100), ("10.3", 100),
+    ("11.0", None), ("", None),
 ])   # fmt: skip
 def test_the_architecture_is_that_of_the_gpu(
     capability: str, found: int | None, monkeypatch: pytest.MonkeyPatch
