@@ -75,10 +75,12 @@ def _library(source: str, defines: str, entry: str) -> Any:
     return emulator.build(Path(source), json.loads(defines), entry, folder)
 
 
-def compile_emulated(patch: pytest.MonkeyPatch, model: Path, out: Path, dtype: str, **limits: Any) -> trtc.EngineBundle:
+def compile_emulated(
+    patch: pytest.MonkeyPatch, model: Path, out: Path, dtype: str, target: str = "cuda:90", **limits: Any
+) -> trtc.EngineBundle:
     """An engine whose cubins are descriptions of kernels."""
     patch.setattr(import_module("trtc.backend.kernels.kernel"), "compile_source", emulated_source)
-    trtc.compile(model, out, target="cuda:90", dtype=dtype, **limits)
+    trtc.compile(model, out, target=target, dtype=dtype, **limits)
     return trtc.EngineBundle.open(out)
 
 
