@@ -59,7 +59,7 @@ def test_each_plan_means_what_the_graph_means(planned: tuple[Graph, list[Plan]],
 
 
 def test_an_engine_has_its_weights_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    bundle = compile_emulated(monkeypatch, checkpoint(NAME), tmp_path, "float16", "cuda:90,80", **LIMITS)
+    bundle = compile_emulated(monkeypatch, checkpoint(NAME), tmp_path, "float16", target="cuda:90,80", **LIMITS)
     assert (bundle.target.version, bundle.ranks[0].engine) == ("80,90", "rank0/plan.json")
     listed = json.loads((tmp_path / "rank0/plan.json").read_text())
     assert listed == {
