@@ -11,7 +11,7 @@ import pytest
 from models import Case
 from quantizers import SCHEMES, Scheme, compressed, quantise
 
-from trtc.backend.cuda.plan import Plan, plan_of
+from trtc.backend.cuda.plan import Plan, plans_of
 from trtc.backend.cuda.simulate import Simulator
 from trtc.backend.integers import integers
 from trtc.compiler import plan, read_model
@@ -50,7 +50,7 @@ def test_a_plan_of_quantised_weights_means_what_they_mean(name: str, plain: Path
     quantise(scheme(name), plain, tmp_path / name)
     model = read_model(tmp_path / name, **models.LIMITS)
     graph = plan(model, target="cuda:90").graph
-    made = plan_of(graph, 90)
+    made = plans_of(graph, [90])[0]
     assert stored(made, "decode-1") == {KEPT.get(name, "f16")}
     assert stored(made, "prefill") == {"f16"}   # whole, for cuBLASLt
     want = models.graph_logits(model.graph, model.checkpoint.source, CASE)[:, : cuda_families.CALLS]
@@ -79,7 +79,7 @@ def test_products_of_integers_normalise_in_bf16(name: str, plain: Path, tmp_path
     quantise(scheme(name), plain, tmp_path / name)
     model = read_model(tmp_path / name, dtype="bfloat16", max_batch_size=16, max_input_len=40, max_seq_len=48)
     graph = plan(model, target="cuda:90").graph
-    made = plan_of(graph, 90)
+    made = plans_of(graph, [90])[0]
     ops = [s.op for s in made.phases[0].steps if s.op]
     eight, sixteen = ([s.op for s in p.steps if s.op] for p in made.phases if p.phase.name in ("decode-8", "decode-16"))
     for_norms = [sum(op.name == "cuda.linear_for_norm" for op in each) for each in (eight, sixteen)]

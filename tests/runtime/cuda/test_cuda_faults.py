@@ -18,7 +18,7 @@ from models import LIMITS, checkpoint
 import trtc
 from trtc.errors import MissingPackage, TrtcError
 from trtc.runtime.cuda import cublaslt
-from trtc.runtime.cuda.plan import read_plan
+from trtc.runtime.cuda.plan import read_plans
 
 AGAIN = "help: the engine is damaged: copy it again, or compile it again"
 
@@ -94,7 +94,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_allocated(
 
 def test_caches_that_do_not_fit(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = trtc.EngineBundle.open(engine)
-    plan = read_plan(bundle)
+    (plan,) = read_plans(bundle)
     cache = 64 * bundle.cache.bytes_per_token   # of one sequence
     driver = install(monkeypatch, FakeDriver(total=plan.weight_bytes + plan.scratch_bytes + cache + 4096))
     loaded = trtc.load(engine)
