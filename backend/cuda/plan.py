@@ -44,7 +44,7 @@ from trtc.ir.graph import Graph
 from trtc.ir.ops import Linear
 
 FORMAT, VERSION = "trtc.cuda-plan", 1
-EARLY = ("weight", "bias", "scales", "fc", "proj")   # operands that kernels may read before they wait
+EARLY = ("weight", "bias", "scales", "zeros", "fc", "proj")   # operands that kernels may read before they wait
 
 
 @dataclass(frozen=True)
