@@ -22,39 +22,37 @@ def linear(rng: Random, dtype: DType) -> Case:
     return make.case(ops.Linear(x, weight, make.floats("bias", dtype[outer,]) if rng.random() < 0.5 else None))
 
 
-def plain(make: Maker, dtype: DType, outer: int, inner: int) -> dict[str, Input]:
-    """A weight of x's type; what it makes is about 1."""
-    return {"weight": make.floats("weight", dtype[outer, inner], inner**-0.5)}
-
-
 class Stored(NamedTuple):
-    """How a weight is stored: its type, how many elements of a row share a scale, each drawn; whether there are zeros."""
+    """How a weight is stored."""
 
     dtype: DType
-    groups: tuple[int, ...] = (0,)   # 0 for all of a row
+    groups: tuple[int, ...] = (0,)   # of elements of a row that share a scale, one of them to be drawn; 0 for a row
     zeros: bool = False
 
 
 LOWEST: dict[DType, int] = {i8: -128, i4: -8}
 I8, I4, F8 = Stored(i8), Stored(i4, (128,)), Stored(f8e4m3, (0, 128, 32))
-I4_ZEROS, I4_GROUPS, I8_GROUPS = Stored(i4, (0, 128), zeros=True), Stored(i4, (32, 64, 256)), Stored(i8, (16, 32, 128))
+I4_ZEROS, I4_GROUPS, I8_GROUPS = Stored(i4, (0, 128), True), Stored(i4, (32, 64, 256)), Stored(i8, (16, 32, 128), True)
 
 
-def weights(make: Maker, dtype: DType, outer: int, inner: int, how: Stored) -> dict[str, Input]:
+def weights(
+    make: Maker, dtype: DType, outer: int, inner: int, how: Stored | None
+) -> tuple[Input, Input | None, Input | None]:
     """Those of a product, with their scales and zeros; what it makes is about 1."""
-    group = int(make.rng.choice([g for g in how.groups if not g or inner % g == 0]))
-    low, of = LOWEST.get(how.dtype, 0), TensorType(dtype, (outer, inner // group) if group else (outer,))
+    if how is None:
+        return make.floats("weight", dtype[outer, inner], inner**-0.5), None, None
+    group = int(make.rng.choice([g for g in how.groups if inner % (g or 1) == 0]))
+    low, shape = LOWEST.get(how.dtype, 0), (outer, inner // group) if group else (outer,)
+    of = how.dtype[outer, inner]
     if low:
-        made = {"weight": make.integers("weight", how.dtype[outer, inner], low, -1 - low)}
+        weight = make.integers("weight", of, low, -1 - low)
     else:
-        numbers = make.rng.integers(0, 255, (outer, inner)).astype(np.uint8)
+        numbers = make.rng.integers(0, 256, (outer, inner)).astype(np.uint8)
         numbers[numbers & 127 == 127] = 0   # NaN
-        made = {"weight": make.given("weight", how.dtype[outer, inner], numbers.view(how.dtype.numpy))}
-    sizes = (1 + make.rng.random(of.shape)) * inner**-0.5 / (-low / 2 if low else 128)
-    made["scales"] = make.given("scales", of, sizes.astype(dtype.numpy))
-    if how.zeros:
-        made["zeros"] = make.integers("zeros", of, low, -low)
-    return made
+        weight = make.given("weight", of, numbers.view(how.dtype.numpy))
+    sizes = (1 + make.rng.random(shape)) * inner**-0.5 / (-low / 2 if low else 128)
+    scales = make.given("scales", TensorType(dtype, shape), sizes.astype(dtype.numpy))
+    return weight, scales, make.integers("zeros", TensorType(dtype, shape), low, -low) if how.zeros else None
 
 
 def fused_linear(stored: Stored | None = None, squared: bool = False) -> Callable[[Random, DType], Case]:
@@ -68,12 +66,13 @@ def fused_linear(stored: Stored | None = None, squared: bool = False) -> Callabl
             sizes = rng.chisquare(16, (rows, 1, inner // 16)) * rng.uniform(0.1, 10, (rows, 1, 1))
             squares = make.given("squares", f32[batch, 1, inner // 16], sizes.astype(np.float32))
             eps = float(rng.choice((1e-5, 0.3)))
-        given = weights(make, dtype, outer, inner, stored) if stored else plain(make, dtype, outer, inner)
+        weight, scales, zeros = weights(make, dtype, outer, inner, stored)
         columns = outer // 2 if activation else outer
         return make.case(fused.FusedLinear(
-            x, **given, bias=make.floats("bias", dtype[outer,]) if rng.random() < 0.5 else None,
-            residual=make.floats("residual", dtype[batch, 1, columns]) if rng.random() < 0.5 else None,
-            squares=squares, activation=activation, softcap=float(rng.choice((0, 0, 2))), eps=eps,
+            x, weight, scales,
+            make.floats("bias", dtype[outer,]) if rng.random() < 0.5 else None,
+            make.floats("residual", dtype[batch, 1, columns]) if rng.random() < 0.5 else None,
+            squares, zeros, activation, float(rng.choice((0, 0, 2))), eps,
         ))   # fmt: skip
 
     return made
@@ -84,11 +83,11 @@ def linear_for_norm(stored: Stored | None = None) -> Callable[[Random, DType], C
         outer, inner, rows = int(rng.choice((16, 48, 288))), int(rng.choice((128, 512, 4096))), int(rng.integers(1, 20))
         make = Maker(rng, B=rows)
         batch = rows if rng.random() < 0.5 else "B"
-        given = weights(make, dtype, outer, inner, stored) if stored else plain(make, dtype, outer, inner)
+        weight, scales, zeros = weights(make, dtype, outer, inner, stored)
         return make.case(fused.LinearForNorm(
-            make.floats("x", dtype[batch, 1, inner]), **{"scales": None, **given},
-            bias=make.floats("bias", dtype[outer,]) if rng.random() < 0.5 else None,
-            residual=make.floats("residual", dtype[batch, 1, outer]), gain=make.floats("gain", dtype[outer,]),
+            make.floats("x", dtype[batch, 1, inner]), weight, scales,
+            make.floats("bias", dtype[outer,]) if rng.random() < 0.5 else None,
+            make.floats("residual", dtype[batch, 1, outer]), make.floats("gain", dtype[outer,]), zeros,
         ))   # fmt: skip
 
     return made

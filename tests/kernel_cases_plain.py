@@ -174,7 +174,9 @@ def rope(rng: Random, dtype: DType) -> Case:
 def dequantize(rng: Random, dtype: DType) -> Case:
     how = (I8, I4, F8, I4_ZEROS, I8_GROUPS)[int(rng.integers(5))]
     make = maker(rng)
-    return make.case(fused.Dequantize(**weights(make, dtype, 3, 256, how)))
+    weight, scales, zeros = weights(make, dtype, 3, 256, how)
+    assert scales
+    return make.case(fused.Dequantize(weight, scales, zeros))
 
 
 MAKES.update({

@@ -1,4 +1,4 @@
-"""Weights of 8 and 4 bits that stay so: those of expressions ``(integers - zeros) * scale`` are given to the kernels."""
+"""Weights of 8 and 4 bits that stay so: those of expressions ``(q - zeros) * scale`` are given to the kernels."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ from trtc.ir.ops.norm import check_gain, narrowed, widened
 from trtc.ir.types import TensorType, f8e4m3, f32, i4, i8
 
 ACTIVATIONS = ("", "silu", "gelu", "gelu_tanh", "relu")
-STORED = (i8, i4, f8e4m3)   # element types of a weight that has scales
+STORED = (i4, i8, f8e4m3)   # element types of a weight that has scales
 PART = 16     # elements of a row whose squares are one sum
 
 
@@ -95,19 +95,21 @@ class FusedLinear(Op, name="cuda.fused_linear"):
         return made
 
     def _check_scales(self, outer: int, inner: int) -> None:
-        dtype, scales = self.x.dtype, self.scales
-        if self.weight.dtype not in STORED:
-            require(self.weight.dtype == dtype, f"weight is {self.weight.dtype}, but x is {dtype}")
-            require(not scales and not self.zeros, f"weight is {dtype}, but must be i8, i4 or f8e4m3 where there are scales")
+        dtype, stored, scales, zeros = self.x.dtype, self.weight.dtype, self.scales, self.zeros
+        if stored not in STORED:
+            require(stored == dtype, f"weight is {stored}, but x is {dtype}")
+            plain = not scales and not zeros
+            require(plain, f"weight is {stored}, but must be {', '.join(map(str, STORED))} where there are scales")
             return
-        groups = scales.shape[-1] if scales and scales.type.rank == 2 else None
-        whole = dtype[outer] if groups is None else dtype[outer, groups]
-        fits = scales and scales.type == whole and (groups is None or (isinstance(groups, int) and inner % groups == 0))
+        groups = scales.shape[1] if scales and scales.type.rank == 2 else 0
+        want = dtype[outer, groups] if groups else dtype[outer]
         got = scales.type if scales else "absent"
-        require(bool(fits), f"scales is {got}, but must be {dtype[outer]}, or [{outer}, G] with G a divisor of {inner}")
-        if self.zeros:
-            require(self.weight.dtype != f8e4m3, "weight is f8e4m3, but must be i8 or i4 where there are zeros")
-            require(self.zeros.type == whole, f"zeros is {self.zeros.type}, but must be {whole}, as scales")
+        fits = got == want and isinstance(groups, int) and (not groups or inner % groups == 0)
+        either = f"{dtype[outer]}, or {dtype}[{outer}, G] with G a divisor of {inner}"
+        require(fits, f"scales is {got}, but must be {either}")
+        if zeros:
+            require(stored != f8e4m3, "weight is f8e4m3, but must be of integers where there are zeros")
+            require(zeros.type == want, f"zeros is {zeros.type}, but must be {want}, as scales")
 
     @property
     def group(self) -> int:

@@ -25,8 +25,12 @@ MORE = {
     "packed-4-groups-of-128": compressed("pack-quantized", num_bits=4, group_size=128, strategy="group"),
     "packed-4-rows": compressed("pack-quantized", num_bits=4, strategy="channel"),
 }
-KEPT = {"packed-4-groups-of-128": "i4", "packed-4-rows": "i4", "int-8-rows": "i8"}
-WHOLE = ("packed-4-symmetric", "awq", "gptq-4", "modelopt-smoothquant", "fp8-blocks")   # groups of 32, zeros, floats
+KEPT = {
+    "packed-4-groups-of-128": "i4", "packed-4-rows": "i4", "int-8-rows": "i8", "packed-4-symmetric": "i4", "awq": "i4",
+    "gptq-4": "i4", "gptq-2": "i8", "int-8-whole": "i8", "fp8-blocks-of-128": "f8e4m3", "modelopt-fp8-rows": "f8e4m3",
+}   # fmt: skip
+WHOLE = ("gptq-4-ordered", "modelopt-smoothquant")   # scales for each number, and for each column
+OTHERS = ("gptq-4-ordered", "gptq-8-v2-last-group-cut", "fp8-blocks-cut", "packed-8-rows", "fp8-whole")
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +62,7 @@ def test_a_plan_of_quantised_weights_means_what_they_mean(name: str, plain: Path
     np.testing.assert_allclose(got, want, rtol=0, atol=16 * 2.0**-10)
 
 
-@pytest.mark.parametrize("name", [*KEPT, "packed-4-symmetric", "modelopt-fp8-rows"])
+@pytest.mark.parametrize("name", [*KEPT, *OTHERS])
 def test_integers_and_scales_make_the_weight(name: str, plain: Path, tmp_path: Path) -> None:
     quantise(scheme(name), plain, tmp_path / name)
     model = read_model(tmp_path / name, **models.LIMITS)
@@ -66,11 +70,14 @@ def test_integers_and_scales_make_the_weight(name: str, plain: Path, tmp_path: P
     for op in model.graph.ops:
         if isinstance(op, Linear) and op.loc != "lm_head" and (found := integers(op.weight)):
             q, scale, whole = (materialize(v, source).astype(np.float64) for v in (found.q, found.scale, op.weight))
-            assert abs(q).max() <= 1 << (found.bits - 1)
-            each = [a // b for a, b in zip(q.shape, scale.shape, strict=True)]
-            np.testing.assert_allclose(q * np.kron(scale, np.ones(each)), whole, rtol=2.0**-10, atol=1e-7)
+            zero = materialize(found.zero, source).astype(np.float64) if found.zero else np.zeros_like(scale)
+            np.testing.assert_array_equal(q.astype(found.dtype.numpy).astype(np.float64), q)
+            assert abs(zero).max() <= 1 << (found.dtype.bits - 1)
+            block = np.ones([a // b for a, b in zip(q.shape, scale.shape, strict=True)])
+            made = (q - np.kron(zero, block)) * np.kron(scale, block)
+            np.testing.assert_allclose(made, whole, rtol=2.0**-10, atol=1e-7)
             seen += 1
-    assert seen == (7 if name in KEPT or name == "packed-4-symmetric" else 0)
+    assert seen == 7
 
 
 @pytest.mark.parametrize("name", ["packed-4-groups-of-128", "int-8-rows"])
