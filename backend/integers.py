@@ -10,7 +10,7 @@ from trtc.backend.ranges import range_of
 from trtc.ir.errors import IRError
 from trtc.ir.op import Value
 from trtc.ir.ops import Broadcast, Cast, Concat, Constant, Mul, Reshape, Slice, Sub, Transpose, scalar
-from trtc.ir.types import DType, Size, f8e4m3, i4, i8, i32
+from trtc.ir.types import DType, f8e4m3, i4, i8, i32
 
 LIMITS = {i4: 8, i8: 128}   # a type has the integers from -limit to limit - 1
 
@@ -116,14 +116,14 @@ def _scaled(a: Value, b: Value, sizes: tuple[int, int]) -> Integers | None:
         if found is None or not scale.dtype.is_float or x.type.rank != scale.type.rank:
             continue
         q, zero, dtype = found
-        blocks = _blocks(scale.shape, x.shape, sizes)
+        blocks = _blocks(_numbers(scale), _numbers(x), sizes)
         if blocks is None or (zero and zero.shape != scale.shape):
             return None
         return Integers(Reshape(q, sizes), Reshape(scale, blocks), zero and Reshape(zero, blocks), dtype)
     return None
 
 
-def _blocks(of: tuple[Size, ...], whole: tuple[Size, ...], sizes: tuple[int, int]) -> tuple[int, int] | None:
+def _blocks(of: tuple[int, ...], whole: tuple[int, ...], sizes: tuple[int, int]) -> tuple[int, int] | None:
     """How many blocks a matrix has, one below the other and side by side, if each has one number."""
     split = next((n for n in range(1, len(whole)) if math.prod(whole[:n]) == sizes[0]), None)
     if split:
@@ -135,7 +135,7 @@ def _blocks(of: tuple[Size, ...], whole: tuple[Size, ...], sizes: tuple[int, int
     return (sizes[0], count // sizes[0]) if fits else None
 
 
-def _in_runs(of: tuple[Size, ...], whole: tuple[Size, ...]) -> bool:
+def _in_runs(of: tuple[int, ...], whole: tuple[int, ...]) -> bool:
     """Whether one number for each index of the first axes is one for each run of elements."""
     kept = next((n for n, (size, most) in enumerate(zip(of, whole, strict=True)) if size != most), len(of))
     return all(size == 1 for size in of[kept:])
@@ -205,7 +205,12 @@ def _repeated(x: Value, each: int) -> Value:
 
 
 def _sizes(of: Value) -> tuple[int, int]:
-    first, second = of.shape
-    if not isinstance(first, int) or not isinstance(second, int):
+    rows, columns = _numbers(of)
+    return rows, columns
+
+
+def _numbers(of: Value) -> tuple[int, ...]:
+    found = tuple(size for size in of.shape if isinstance(size, int))
+    if len(found) < of.type.rank:
         raise IRError(f"{of.type} is no constant matrix")
-    return first, second
+    return found

@@ -91,7 +91,8 @@ def skinny_linear_for_norm(op: LinearForNorm) -> Launch:
     launch = _skinny_launch(op.product)
     *given, y, columns, cap = launch.arguments
     arguments = (*given, operand("gain"), y, result(1), result(2), columns, cap)
-    held = 3 if op.weight.dtype.bits == 8 else launch.defines["BLOCKS"]   # as without a norm, whose registers are fewer
+    by_row = op.weight.dtype.bits == 8 and launch.defines["GROUP"] == launch.defines["INNER"]
+    held = 3 if by_row else launch.defines["BLOCKS"]   # as without a norm, whose registers are fewer
     return replace(launch, defines={**launch.defines, "FOR_NORM": 1, "BLOCKS": held}, arguments=arguments)
 
 

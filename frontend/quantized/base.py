@@ -130,7 +130,8 @@ def scaled(q: Value, scale: Value, zero: Value | None = None, block: Block | Non
     if block and blocks_of(rows, columns, block) == (down, across):
         for axis, whole in enumerate((rows, columns)):
             if whole % block[axis]:
-                scale, zero = (x and _repeated(x, axis, block[axis], whole) for x in (scale, zero))
+                scale = _repeated(scale, axis, block[axis], whole)
+                zero = zero and _repeated(zero, axis, block[axis], whole)
                 down, across = _sizes(scale)
     axes = (_split(down, rows // down), _split(across, columns // across))
     each, blocks = (tuple(n for axis in axes for n in axis[which]) for which in (0, 1))

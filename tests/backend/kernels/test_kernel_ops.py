@@ -128,11 +128,10 @@ def test_weights_of_few_bits_mean_what_their_scales_and_zeros_say(name: str) -> 
     zeros = case.tensors.get("zeros", np.zeros_like(scales)).astype(np.float64)
     each = 512 // scales.shape[1]
     weight = np.array([[(q[n, k] - zeros[n, k // each]) * scales[n, k // each] for k in range(512)] for n in range(40)])
-    given = {"weight": case.op.operands["weight"], "scales": case.op.operands["scales"]}
-    given |= {"zeros": case.op.operands["zeros"]} if "zeros" in case.tensors else {}
+    given: dict[str, Any] = {k: v for k, v in case.op.operands.items() if k in ("weight", "scales", "zeros")}
     whole = Case(Dequantize(**given), {}, {key: case.tensors[key] for key in given})
     np.testing.assert_allclose(whole.evaluate(precise=True)[0], weight, rtol=1e-12)
-    plain = FusedLinear(Input("x", f32[512, 512]), given["weight"], given["scales"], zeros=given.get("zeros"))
+    plain = FusedLinear(Input("x", f32[512, 512]), **given)
     tensors = {**whole.tensors, "x": np.eye(512, dtype=np.float32)}
     np.testing.assert_allclose(Case(plain, {}, tensors).evaluate(precise=True)[0], weight.T, rtol=1e-12)
 

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import emulator
 import numpy as np
@@ -191,7 +192,7 @@ def test_steps_about_the_borders_of_blocks(window: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [bf16, f16], ids=str)
-@pytest.mark.parametrize(("stored", "group"), [(i4, 128), (i8, 512), (i8, 16), (f8e4m3, 128)], ids=str)
+@pytest.mark.parametrize(("stored", "group"), [(i4, 128), (i8, 16), (f8e4m3, 128)], ids=str)
 def test_each_weight_of_few_bits_is_exact(stored: DType, group: int, dtype: DType, tmp_path: Path) -> None:
     """All that 8 or 4 bits can be, picked by rows of x that have one 1; scales are powers of two, zeros of any size."""
     rng, columns, shape = np.random.default_rng(0), np.arange(16) * 31, (16, 512 // group)
@@ -206,7 +207,7 @@ def test_each_weight_of_few_bits_is_exact(stored: DType, group: int, dtype: DTyp
         limit = 1 << (stored.bits - 1)
         tensors["weight"] = (bits % (2 * limit) - limit).astype(stored.numpy)
         tensors["zeros"] = rng.integers(-limit, limit + 1, shape).astype(dtype.numpy)
-    given = {key: Input(key, (stored if key == "weight" else dtype)[a.shape]) for key, a in tensors.items()}
+    given: dict[str, Any] = {key: Input(key, (stored if key == "weight" else dtype)[a.shape]) for key, a in tensors.items()}
     case = Case(FusedLinear(**given), {}, tensors)
     (got,) = emulator.run(named("skinny_fused_linear", case), case, tmp_path)
     np.testing.assert_array_equal(got, case.evaluate(precise=True)[0].astype(dtype.numpy))
