@@ -16,6 +16,8 @@ def weight_only(op: Linear, graph: Graph) -> Value | Skip | None:
     """linear(x, (q - zeros) * scale)  ->  fused_linear(x, q, scales, zeros), where a kernel takes the layout"""
     if not graph.is_constant(op.weight) or op.dtype.bits == 32 or not (found := integers(op.weight)):
         return None
+    if found.block == (1, 1):
+        return Skip("each number has a scale of its own, as where groups are of columns in any order (act-order)")
     why = ""
     for stored in (i4, i8) if found.dtype == i4 else (found.dtype,):
         fused = _fused(op, found.by_row, stored)

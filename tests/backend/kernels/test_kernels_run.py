@@ -207,7 +207,8 @@ def test_each_weight_of_few_bits_is_exact(stored: DType, group: int, dtype: DTyp
         limit = 1 << (stored.bits - 1)
         tensors["weight"] = (bits % (2 * limit) - limit).astype(stored.numpy)
         tensors["zeros"] = rng.integers(-limit, limit + 1, shape).astype(dtype.numpy)
-    given: dict[str, Any] = {key: Input(key, (stored if key == "weight" else dtype)[a.shape]) for key, a in tensors.items()}
+    types = {key: (stored if key == "weight" else dtype)[array.shape] for key, array in tensors.items()}
+    given: dict[str, Any] = {key: Input(key, of) for key, of in types.items()}
     case = Case(FusedLinear(**given), {}, tensors)
     (got,) = emulator.run(named("skinny_fused_linear", case), case, tmp_path)
     np.testing.assert_array_equal(got, case.evaluate(precise=True)[0].astype(dtype.numpy))
