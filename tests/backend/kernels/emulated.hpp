@@ -219,8 +219,12 @@ static void fma_rn_bf16x2(unsigned& y, unsigned a, unsigned b, unsigned c) {
     const auto half = [&](int s) { return to_brain(from_brain(a >> s) * from_brain(b >> s) + from_brain(c >> s)); };
     y = (unsigned)half(16) << 16 | half(0);
 }
-static void sub_rn_f16x2(unsigned& y, unsigned a, unsigned b) {
-    const auto half = [&](int s) { return to_half(from_half(a >> s) - from_half(b >> s)); };
+static void fma_rn_f16x2(unsigned& y, unsigned a, unsigned b, unsigned c) {
+    const auto half = [&](int s) { return to_half(from_half(a >> s) * from_half(b >> s) + from_half(c >> s)); };
+    y = (unsigned)half(16) << 16 | half(0);
+}
+static void add_rn_f16x2(unsigned& y, unsigned a, unsigned b) {
+    const auto half = [&](int s) { return to_half(from_half(a >> s) + from_half(b >> s)); };
     y = (unsigned)half(16) << 16 | half(0);
 }
 template <class P> static void ld_4(unsigned& x, unsigned& y, unsigned& z, unsigned& w, P p) {
