@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -27,6 +28,8 @@ class Pass:
         super().__init_subclass__(**kwargs)
         dataclass(frozen=True)(cls)
         if name:
+            if not re.fullmatch(r"[\w-]+", name):
+                raise TypeError(f"pass name {name!r} must be letters, digits and hyphens: verb-noun")
             if name in PASSES:
                 raise TypeError(f"pass name {name!r} is taken by {PASSES[name].__qualname__}")
             cls.name, PASSES[name] = name, cls

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, get_type_hints
 
 from trtc.errors import TrtcError
-from trtc.ir.errors import ParseError, Source, nearest
+from trtc.ir.errors import ParseError, PassError, Source, nearest
 from trtc.ir.graph import Graph
 from trtc.passes.base import PASSES, Pass
 from trtc.passes.presets import PRESETS
@@ -47,7 +47,7 @@ class Pipeline:
         for number, a_pass in enumerate(self.passes[:limit], 1):
             start = time.perf_counter()
             try:
-                after = a_pass.run(graph)
+                after = _run(a_pass, graph)
                 after.verify()
                 step = Step(number, a_pass, graph, after, time.perf_counter() - start)
                 for observe in observers:
@@ -77,6 +77,13 @@ class Pipeline:
             if match["end"] == "," and at == len(text):
                 raise ParseError("a pass must follow the comma", source=Source("<pipeline>", text, at - 1, at))
         return Pipeline(tuple(passes))
+
+
+def _run(a_pass: Pass, graph: Graph) -> Graph:
+    after: Any = a_pass.run(graph)
+    if not isinstance(after, Graph):
+        raise PassError(f"{a_pass.name}: run returned {after!r}, but must return a graph")
+    return after
 
 
 def _passes(name: str, options: list[str], where: Source) -> tuple[Pass, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from inspect import getdoc, signature
-from typing import Any, TypeAlias, TypeVar, get_type_hints
+from typing import Any, TypeAlias, TypeVar, cast, get_type_hints
 
 from trtc.ir.errors import PassError
 from trtc.ir.graph import Graph
@@ -39,6 +39,10 @@ def rewrite(name: str) -> Callable[[R], R]:
     """
 
     def register(rule: R) -> R:
+        first = next(iter(signature(rule).parameters.values()), None)
+        if not first or first.annotation is first.empty:
+            raise TypeError(f"rule {rule.__name__} must state the kind of op that it takes: rule(op: Add)")
+
         class Rewrite(Pass, name=name):
             def run(self, graph: Graph) -> Graph:
                 return apply(graph, [rule], name)
@@ -87,7 +91,10 @@ def _try(rule: Rule, op: Op, graph: Graph, name: str) -> Mapping[Value, Value]:
     if isinstance(answer, Skip):
         log.info("%s skipped %s at %s: %s", name, op.name, op.loc or "?", answer.reason)
         return {}
-    found: Mapping[Value, Value] = {op: answer} if isinstance(answer, Value) else answer or {}
+    found: Any = {op: answer} if isinstance(answer, Value) else {} if answer is None else answer
+    if not isinstance(found, Mapping):
+        want = "must return a value, a mapping from values to values, Skip(...) or None"
+        raise PassError(f"{name}: rule {rule.__name__} returned {answer!r}, but {want}")
     if found:
         log.info("%s applied to %s at %s", name, op.name, op.loc or "?")
-    return found
+    return cast("Mapping[Value, Value]", found)

@@ -124,6 +124,12 @@ class Engine:
             for index, ids in enumerate(prompts)
         ])
 
+    @property
+    def _pad_id(self) -> int:
+        """The token that pads, if the embedding has it: checkpoints may name one that was added to their tokenizer."""
+        stated = self.bundle.generation.pad_token_id or 0
+        return stated if stated < self.bundle.vocab_size else 0
+
     def _run(self, sequences: list[SequenceState]) -> Iterator[TokenEvent]:
         limits = self.bundle.limits
         if not self._busy.acquire(blocking=False):
@@ -134,8 +140,7 @@ class Engine:
         try:
             for first in range(0, len(sequences), limits.max_batch_size):
                 batch = sequences[first : first + limits.max_batch_size]
-                pad_id = self.bundle.generation.pad_token_id or 0
-                yield from generate_batch(self._session, batch, pad_id, limits.max_seq_len)
+                yield from generate_batch(self._session, batch, self._pad_id, limits.max_seq_len)
         finally:
             self._busy.release()
 

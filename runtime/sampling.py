@@ -34,6 +34,13 @@ class Best:
 FINITE = "help: compile with --dtype bfloat16 or float32"
 
 
+DIVISORS = "from 1e-9 to 1e9"   # beyond, logits divided by one or two of them may leave f32
+
+
+def _divides(number: float) -> bool:
+    return 1e-9 <= number <= 1e9
+
+
 class SamplingOptions(TypedDict, total=False):
     """The fields of `Sampling`, as keywords of `Engine.generate` and `Engine.stream`."""
 
@@ -85,10 +92,10 @@ class Sampling:
         object.__setattr__(self, "stop_token_ids", tuple(self.stop_token_ids))
         rules = [
             ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
-            ("temperature", 0 <= self.temperature < float("inf"), "0 (greedy) or more"),
+            ("temperature", self.temperature == 0 or _divides(self.temperature), f"0 (greedy) or {DIVISORS}"),
             ("top_k", self.top_k >= 0, "0 (off) or more"),
             ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1 (off)"),
-            ("repetition_penalty", 0 < self.repetition_penalty < float("inf"), "above 0 (1 is off)"),
+            ("repetition_penalty", _divides(self.repetition_penalty), f"{DIVISORS} (1 is off)"),
             ("seed", self.seed >= 0, "0 or more"),
             ("stop", "" not in self.stop, "strings of at least one character"),
         ]

@@ -119,7 +119,7 @@ def read_tokenizer_config(folder: Path) -> dict[str, Any]:
         return {}
     try:
         return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise TrtcError(f"{file} cannot be read: {error}") from None
 
 

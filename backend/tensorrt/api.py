@@ -135,7 +135,7 @@ def api_of(product: str, version: str, capability: str = "") -> Api:
         asked = tuple(int(part) for part in version.split(".")[:2])
     except ValueError:
         raise IRError(f"{product} has no version {version}", f"help: {product}:{dotted(known[-1])}") from None
-    nearest = [v for v in known if v <= asked] if len(asked) > 1 else [v for v in known if v[:1] == asked]
+    nearest = [v for v in known if v <= asked or v[:1] == asked]
     if not nearest:
         raise IRError(f"{product}:{version} is not supported", f"help: {dotted(known[0])} is the oldest that is")
     return Api(product, nearest[-1], int(capability.lstrip("sm_") or 0))

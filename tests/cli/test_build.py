@@ -137,6 +137,8 @@ def test_what_batches_are_where_tokens_are_not_packed(arguments: str, said: str)
     [
         ("--max_output_len many", "--max_output_len is many, but must be a number"),
         ("--workers", "--workers is followed by 0 values, but must be by one"),
+        ("--log_level loud", "--log_level is loud, but must be one of trace, debug, verbose, info, "),
+        ("--kv_cache_type disabled", "--kv_cache_type is disabled, but must be one of paged, continuous"),
         ("--strip_plan maybe", "--strip_plan is maybe, but must be enable or disable"),
         ("--speculative_decoding_mode eagle", "--speculative_decoding_mode eagle is asked for, but engines"),
     ],

@@ -59,6 +59,13 @@ def test_the_spellings_of_before(flags: str, trtc_: Trtc, tmp_path: Path) -> Non
     assert mapping == {"world_size": 4, "tp_size": 2, "pp_size": 2}
 
 
+def test_stages_alone(trtc_: Trtc, tmp_path: Path) -> None:
+    code, _, said = trtc_("convert", models.checkpoint("mha"), "-o", tmp_path / "ranks", "--pp-size", 2)
+    assert code == 0, said
+    mapping = json.loads((tmp_path / "ranks/config.json").read_text())["mapping"]
+    assert mapping == {"world_size": 2, "tp_size": 1, "pp_size": 2}
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

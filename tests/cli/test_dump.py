@@ -53,7 +53,10 @@ def test_the_graph_of_an_engine(trtc_: Trtc, shakespeare: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["ENGINE", "--stage", "fuse"], "ENGINE is an engine, which has no --stage or --target, but a model has"),
+        (
+            ["ENGINE", "--stage", "fuse"],
+            "ENGINE is an engine, which has no --stage, --target or --dtype, but a model has",
+        ),
         (
             [str(MODEL), "--stage", "fused"],
             "--stage is fused, but must be one of import, fuse, legalize\n  = help: did you mean `fuse`?",

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commandline import MODEL
 from handmade import write_script, write_tiny
 
 import trtc.cli
@@ -125,6 +128,8 @@ def test_verbose_says_how_fast(trtc_: Trtc, engine: Path) -> None:
     ("arguments", "text"),
     [
         ([], "error: there is no prompt, but one of --prompt, --prompt-ids and --input-file must give one"),
+        (["--input-file", "."], "error: --input-file is ., but there is no such file"),
+        (["--prompt", "x", "--output-json", "."], "error: --output-json is ., but must be a file"),
         (["--prompt-ids", "1;2"], "error: --prompt-ids is '1;2', but must be integers with commas between them"),
         (["--prompt-ids", ""], "error: the prompt is empty, but the model needs at least one token to begin with"),
         (["--prompt-ids", "300"], "error: the prompt has token 300, but the model's vocabulary is 0..257"),
@@ -194,6 +199,31 @@ def test_nothing_half_written_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(OSError, match="No space left"):
         _shared.write_atomically(tmp_path / "out.json", "text")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_files_are_written_where_links_lead_and_into_what_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("real")
+    _shared.write_atomically(tmp_path / "link", "text")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real").read_text() == "text"
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as reader:
+        read = reader.submit(pipe.read_text)
+        _shared.write_atomically(pipe, "text")
+        assert read.result(9) == "text"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "pipe", "real"] and pipe.is_fifo()
+
+
+def test_no_file_can_be_written_there(trtc_: Trtc, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for place, text in {
+        tmp_path: f"{tmp_path} is a folder, but must be a file",
+        tmp_path / "no" / "x": f"{tmp_path / 'no' / 'x'} cannot be written: {tmp_path / 'no'} is not a folder",
+        tmp_path / "file" / "x": f"{tmp_path / 'file' / 'x'} cannot be written: {tmp_path / 'file'} is not a folder",
+    }.items():
+        assert trtc_("dump", MODEL, "-o", place) == (2, "", f"error: {text}\n")
+    code, _, said = trtc_("dump", MODEL, "-o", tmp_path / ("x" * 300))
+    assert code == 2 and said.endswith(": file name too long\n")
 
 
 def test_help_lists_every_command_with_its_line(trtc_: Trtc) -> None:

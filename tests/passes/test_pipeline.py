@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 
@@ -102,6 +103,44 @@ def test_a_pass_name_is_taken_once() -> None:
             pass
 
         assert Again
+
+
+def test_a_pass_name_can_stand_in_a_pipeline() -> None:
+    with pytest.raises(TypeError, match="pass name 'no name' must be letters, digits and hyphens: verb-noun"):
+
+        class NoName(Pass, name="no name"):
+            pass
+
+        assert NoName
+
+
+def test_a_pass_that_returns_no_graph() -> None:
+    class Forgetful(Pass):
+        name = "forgetful"
+
+        def run(self, graph: Graph) -> Graph:
+            return None   # type: ignore[return-value]
+
+    with pytest.raises(PassError) as caught:
+        Pipeline((Forgetful(),)).run(graph(Neg(X)))
+    said = "error: forgetful: run returned None, but must return a graph\n  = in pass 1 of 1, `forgetful`"
+    assert str(caught.value) == said
+
+
+def test_a_rule_whose_op_has_no_type() -> None:
+    with pytest.raises(TypeError) as caught:
+        rewrite("untyped")(lambda op: op)   # type: ignore[reportUnknownLambdaType]
+    assert str(caught.value) == "rule <lambda> must state the kind of op that it takes: rule(op: Add)"
+
+
+def test_a_rule_that_returns_something_else() -> None:
+    def three(op: Neg) -> Any:
+        return 3
+
+    with pytest.raises(PassError) as caught:
+        apply(graph(Neg(X)), [three], "a-pass")
+    want = "must return a value, a mapping from values to values, Skip(...) or None"
+    assert str(caught.value) == f"error: a-pass: rule three returned 3, but {want}"
 
 
 def to_relu(op: Tanh) -> Value | Skip | None:

@@ -137,6 +137,13 @@ def test_an_empty_text_is_the_bos_token_where_there_is_one(script: Script) -> No
     assert (got.prompt_token_ids, got.text) == ([256], "ello")
 
 
+@pytest.mark.parametrize("pad", [258, 10**30])
+def test_a_token_that_pads_but_has_no_row_in_the_embedding(script: Script, pad: int) -> None:
+    generation: Any = {"bos_token_id": 256, "eos_token_ids": [], "pad_token_id": pad}
+    got = trtc.load(script("Hello", generation=generation)).generate(["H", "Hel"], max_new_tokens=2)
+    assert [one.text for one in got] == ["el", "lo"]
+
+
 @pytest.mark.parametrize(
     ("prompt", "text"),
     [

@@ -139,3 +139,6 @@ def test_unreadable_files(shared_models: Path, tmp_path: Path) -> None:
         "error: ENGINE/tokenizer_config.json cannot be read: "
         "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"
     )
+    (tmp_path / "tokenizer_config.json").write_text("[" * 100_000)
+    with pytest.raises(TrtcError, match="cannot be read: maximum recursion depth exceeded"):
+        open_tokenizer(tmp_path / "tokenizer.json")

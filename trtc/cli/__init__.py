@@ -66,11 +66,23 @@ Version = Annotated[bool, typer.Option("--version", help="Print the version.")]
 COMMON = {"quiet": Quiet, "verbose": Verbose, "log_json": LogJson}
 
 # the machine refuses, and the user can do something about it
-REFUSALS = {errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
+REFUSALS = {
+    errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EPERM, errno.EROFS,
+    errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EMFILE,
+}   # fmt: skip
 
 
 def main() -> None:
     """Run the command that the process's arguments name."""
+    try:
+        _main()
+    except KeyboardInterrupt:   # before a command begins, which tells it by itself
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _main() -> None:
+    _open_streams()
     gc.set_threshold(100_000)   # what imports and graphs make stays: looking for garbage in it takes a fifth of the
     atexit.register(gc.freeze)   # time of a short command, at its start and at its end
     signal.signal(signal.SIGTERM, signal.default_int_handler)   # as Ctrl-C: nothing half-written stays
@@ -88,10 +100,33 @@ def main() -> None:
             file = import_module(f"{__name__}.{module.name}")
             passed_on = getattr(file, "PASSED_ON", {})
             app.command(module.name, cls=Sections, context_settings=passed_on)(_command(getattr(file, module.name)))
-    arguments = sys.argv[1:]
+    arguments = _texts(sys.argv[1:])
     if arguments[:1] == ["compile"] and is_classic(arguments[1:]):
         arguments[0] = "build"
     typer.main.get_command(app)(arguments, prog_name="trtc")
+
+
+def _open_streams() -> None:
+    """Stand-ins for the standard streams that are closed, whose numbers the next files would get."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))   # noqa: SIM115
+
+
+def _texts(arguments: list[str]) -> list[str]:
+    """The arguments, if tokenizers and libraries can take them: bytes that are no UTF-8 are texts to Python alone."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            complain(TrtcError(f"{argument!r} is given, but arguments must be UTF-8"))
+            sys.exit(2)
+    return arguments
 
 
 def _hyphens(name: str) -> str:

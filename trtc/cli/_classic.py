@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -140,7 +140,8 @@ TABLE: Mapping[str, Classic] = {
 """By name, but for those `APART`."""
 
 LOG_LEVELS = {
-    "verbose": ["--verbose"], "info": [], "warning": ["--quiet"], "error": ["--quiet"], "internal_error": ["--quiet"],
+    "trace": ["--verbose"], "debug": ["--verbose"], "verbose": ["--verbose"], "info": [],
+    "warning": ["--quiet"], "error": ["--quiet"], "internal_error": ["--quiet"],
 }   # fmt: skip
 SOURCES = ("checkpoint_dir", "model_dir", "meta_ckpt_dir", "nemo_ckpt_path", "ft_model_dir")   # of some version each
 APART = (*SOURCES, "output_dir", "max_output_len", "log_level", "remove_input_padding")
@@ -226,7 +227,7 @@ def _folders(given: Mapping[str, Given]) -> tuple[list[str], list[str]]:
     if not {"-o", "output"} & set(given):
         made += ["-o", given["output_dir"].value if "output_dir" in given else "engine_outputs"]
     if "log_level" in given:
-        made += LOG_LEVELS.get(given["log_level"].value.lower(), [])
+        made += LOG_LEVELS[_word(given["log_level"], LOG_LEVELS)]
     if "max_output_len" in given:
         lines.append("--max_output_len: --max-seq-len counts the tokens of a prompt and of its answer")
         prompt = given.get("max_input_len") or Given("--max_input_len", [LONGEST_INPUT])
@@ -239,7 +240,15 @@ def _switched(option: Given) -> Given:
     """The option; as a switch, if it names a kind of cache."""
     if option.name != "kv_cache_type":
         return option
-    return Given(option.token, ["enable" if option.value.lower() == "paged" else "disable"])
+    return Given(option.token, ["enable" if _word(option, ("paged", "continuous")) == "paged" else "disable"])
+
+
+def _word(option: Given, known: Collection[str]) -> str:
+    """The one value, which is one of some words."""
+    word = option.value.lower()
+    if word not in known:
+        raise TrtcError(f"{option.token} is {option.value}, but must be one of {', '.join(known)}")
+    return word
 
 
 def _answer(option: Given, classic: Classic, given: Mapping[str, Given]) -> tuple[list[str], str]:

@@ -158,7 +158,7 @@ def read_json(file: Path) -> dict[str, Any]:
     """The object in a file."""
     try:
         document: Any = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         raise TrtcError(f"{file} cannot be read, but must be JSON") from None
     if not isinstance(document, dict):
         raise TrtcError(f"{file} must hold one JSON object")

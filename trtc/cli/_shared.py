@@ -107,16 +107,25 @@ def _bars() -> Generator[Progress, None, None]:
 
 
 def write_atomically(file: Path, text: str) -> None:
-    """Write a text file under a temporary name beside it, then rename: never half a file."""
+    """Write a text file under a temporary name beside it, then rename: never half a file.
+
+    Of a link, the file that it names is written. What is no file, such as a pipe or /dev/null, stays what it is.
+    """
+    real = Path(os.path.realpath(file))
+    if real.is_dir():
+        raise TrtcError(f"{file} is a folder, but must be a file")
+    if real.exists() and not real.is_file():
+        real.write_text(text, encoding="utf-8")
+        return
     try:
-        descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    except FileNotFoundError:
+        descriptor, name = tempfile.mkstemp(dir=real.parent, prefix=f".{real.name}.")
+    except (FileNotFoundError, NotADirectoryError):
         raise TrtcError(f"{file} cannot be written: {file.parent} is not a folder") from None
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
             stream.write(text)
         os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, file)
+        os.replace(name, real)
     except BaseException:
         os.unlink(name)
         raise

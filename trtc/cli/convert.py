@@ -88,4 +88,4 @@ def _ranks(tp: int | None, pp: int, world: int | None) -> int:
     if world is not None and (world < 1 or (world != tp * stages if tp else world % stages)):
         want = f"tp_size * pp_size, {tp} * {pp}" if tp else f"a multiple of pp_size, {pp}"
         raise TrtcError(f"world_size is {world}, but must be {want}")
-    return (world or 1) // stages if tp is None else tp
+    return tp if tp is not None else world // stages if world else 1

@@ -37,8 +37,8 @@ def dump(
     Of a checkpoint: as it is imported, or at a later --stage. Of an engine: the graph it was built from.
     """
     if (folder / "engine.json").is_file():
-        if stage or target:
-            raise TrtcError(f"{folder} is an engine, which has no --stage or --target, but a model has")
+        if stage or target or dtype:
+            raise TrtcError(f"{folder} is an engine, which has no --stage, --target or --dtype, but a model has")
         write_graph(engine_graph(folder), output)
         return
     from trtc.compiler import read_model

@@ -70,8 +70,8 @@ def run(
     prompts = [*(prompt or []), *map(_parse_ids, prompt_ids or []), *(_lines(input_file) if input_file else [])]
     if not prompts:
         raise TrtcError("there is no prompt, but one of --prompt, --prompt-ids and --input-file must give one")
-    if output_json and not output_json.parent.is_dir():
-        raise TrtcError(f"--output-json is {output_json}, but {output_json.parent} is not a folder")
+    if output_json:
+        _check_place(output_json)
     options: SamplingOptions = {
         "max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p,
         "repetition_penalty": repetition_penalty, "seed": seed, "stop": stop or [],
@@ -97,10 +97,17 @@ def _parse_ids(text: str) -> list[int]:
         raise TrtcError(f"--prompt-ids is {text!r}, but must be integers with commas between them") from None
 
 
+def _check_place(file: Path) -> None:
+    """Before anything is generated: whether the results can be written there."""
+    if file.is_dir() or not file.parent.is_dir():
+        wrong = "must be a file" if file.is_dir() else f"{file.parent} is not a folder"
+        raise TrtcError(f"--output-json is {file}, but {wrong}")
+
+
 def _lines(file: Path) -> list[str]:
     try:
         text = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         raise TrtcError(f"--input-file is {file}, but there is no such file") from None
     except UnicodeDecodeError:
         raise TrtcError(f"--input-file is {file}, but must be UTF-8 text") from None

@@ -6,13 +6,13 @@ and blocks, and not what a GPU alone can show: its memory model, and speed. benc
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import emulator
+import fuzz
 import numpy as np
 import pytest
 from kernel_cases import DTYPES, Case, seeded, serving, share_of_tolerance
@@ -27,7 +27,7 @@ from trtc.ir.types import DType, bf16, f16, f32, i32
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler, g++")
 OURS = Path(package.__file__).parent
-SEEDS = 8 if os.environ.get("TRTC_FUZZ") else 1
+SEEDS = 8 if fuzz.ALL else 1
 
 
 def chosen() -> Iterator[tuple[str, DType, int]]:

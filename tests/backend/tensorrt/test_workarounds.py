@@ -76,6 +76,9 @@ def test_rules_of_attention_are_those_that_a_version_needs(version: str, rules: 
 def test_a_workaround_ends_where_its_reason_ends() -> None:
     assert needs(api_of("tensorrt", "10.14"), "whole-caches") and not needs(api_of("tensorrt", "10.15"), "whole-caches")
     assert not needs(api_of("tensorrt-rtx", "1.4"), "whole-caches")
+    assert api_of("tensorrt", "12") == api_of("tensorrt", "12.3") == api_of("tensorrt", "11.4")
+    assert api_of("tensorrt", "10") == api_of("tensorrt", "10.16")
+    assert api_of("tensorrt", "9") == api_of("tensorrt", "8.6")
     assert needs(api_of("tensorrt", "8.6"), "weak-types") and not needs(api_of("tensorrt", "10.0"), "weak-types")
 
 
