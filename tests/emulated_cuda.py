@@ -78,7 +78,8 @@ def _library(source: str, defines: str, entry: str) -> Any:
 def compile_emulated(patch: pytest.MonkeyPatch, model: Path, out: Path, dtype: str, **given: Any) -> trtc.EngineBundle:
     """An engine whose cubins are descriptions of kernels; for 9.0 where no target is given."""
     patch.setattr(import_module("trtc.backend.kernels.kernel"), "compile_source", emulated_source)
-    trtc.compile(model, out, dtype=dtype, **{"target": "cuda:90", **given})
+    options: dict[str, Any] = {"target": "cuda:90", **given}
+    trtc.compile(model, out, dtype=dtype, **options)
     return trtc.EngineBundle.open(out)
 
 

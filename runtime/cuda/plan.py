@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.resources import files
@@ -120,11 +120,8 @@ def read_plan(bundle: EngineBundle, device: Device) -> Plan:
     file, stated = _stated(bundle)
     fitting = [each for each in stated if _runs_on(each, device.compute_capability)]
     if not fitting:
-        built = [".".join(map(str, divmod(each["architecture"], 10))) for each in stated]
-        named = " and ".join(filter(None, (", ".join(built[:-1]), built[-1])))
-        said = f"machine code for compute {'capability' if len(built) == 1 else 'capabilities'} {named}"
         raise TrtcError(
-            f"{file} has {said}, but this machine has {device}",
+            f"{file} has machine code for {_named(stated)}, but this machine has {device}",
             "help: compile again on this machine, with --target cuda",
         )
     return _plan(file, max(fitting, key=lambda each: each["architecture"]), bundle)
@@ -153,6 +150,12 @@ def _runs_on(stated: Mapping[str, Any], capability: tuple[int, int]) -> bool:
     """Whether machine code runs on a GPU: of its own generation and no older, or of its own kind alone."""
     major, minor = divmod(stated["architecture"], 10)
     return capability[0] == major and (capability[1] == minor if stated.get("specific") else capability[1] >= minor)
+
+
+def _named(stated: Sequence[Mapping[str, Any]]) -> str:
+    """The compute capabilities of plans, in words."""
+    *others, last = (".".join(map(str, divmod(each["architecture"], 10))) for each in stated)
+    return f"compute capabilities {', '.join(others)} and {last}" if others else f"compute capability {last}"
 
 
 def _plan(file: Path, stated: dict[str, Any], bundle: EngineBundle) -> Plan:

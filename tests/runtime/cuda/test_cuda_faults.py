@@ -155,9 +155,10 @@ def test_plans_that_are_damaged_or_newer(
 
 def test_a_plan_that_is_no_json(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = engine / "rank0/plan.json"
-    file.write_bytes(b"?" * file.stat().st_size)
-    said = refused(engine, install(monkeypatch))
-    assert said == f"error: ENGINE/rank0/plan.json is damaged: it is no JSON\n  = {AGAIN}"
+    for content, why in ((b"?", "is no JSON"), (b"[]", "holds no object")):
+        file.write_bytes(content.ljust(file.stat().st_size))
+        said = refused(engine, install(monkeypatch))
+        assert said == f"error: ENGINE/rank0/plan.json is damaged: it {why}\n  = {AGAIN}"
 
 
 def test_weights_whose_header_is_damaged(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
