@@ -129,8 +129,8 @@ def graphs_round_trip() -> Iterator[None]:
 
     def checked(pipeline: Pipeline, graph: Graph, *observers: Observer, limit: int | None = None) -> Graph:
         each: tuple[Observer, ...] = (lambda step: check(step.after),) if fuzz.ALL else ()
-        check(graph)
         made = run(pipeline, graph, *observers, *each, limit=limit)
+        check(graph)
         check(made)
         return made
 
