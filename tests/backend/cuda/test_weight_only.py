@@ -89,7 +89,7 @@ def test_integers_and_scales_make_the_weight(name: str, plain: Path, tmp_path: P
 def test_blocks_of_gguf(kind: str, dtype: str, tmp_path: Path) -> None:
     """Rows of q and k change places there, and those of integers and scales do so alike."""
     file, _ = gguf_files.write(CASE, "LLAMA", (kind,), tmp_path)
-    model = read_model(file, **{**models.LIMITS, "dtype": "float16"})
+    model = read_model(file, dtype="float16", **models.LIMITS)
     graph = plan(model, target="cuda:90").graph
     made = plan_of(graph, 90)
     assert stored(made, "decode-1") == {dtype}
