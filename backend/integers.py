@@ -182,7 +182,11 @@ def _fitted(q: Value, zeros: Value | None, number: int) -> tuple[Value, Value | 
 
 
 def _less(x: Value, number: int) -> Value:
-    return Sub(Cast(x, i32), scalar(number, i32)) if number else x
+    if not number:
+        return x
+    low, high = range_of(x) or (0, 1 << 31)
+    to = i8 if low - number >= -128 and high < 128 else i32   # the smaller, as matrices are made at once
+    return Sub(Cast(x, to), scalar(number, to))
 
 
 def _number(value: Value) -> int | None:
