@@ -177,6 +177,7 @@ def test_a_disk_that_fills_up_can_be_gone_on_from(
     ("options", "message"),
     [
         ({"tp_size": 0}, "tp_size is 0, but must be at least 1"),
+        ({"workers": 0}, "workers is 0, but must be at least 1"),
         ({"pp_size": -1}, "pp_size is -1, but must be at least 1"),
         ({"pp_size": 3}, "pp_size is 3, but must be at most the 2 layers of the model"),
         ({"tp_size": 3}, "num_attention_heads is 4, but must be a multiple of tp_size, 3"),

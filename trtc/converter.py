@@ -85,6 +85,8 @@ def convert(
     mapping = Mapping(tp_size, pp_size, embedding_sharding_dim if use_parallel_embedding else None, cp=cp_size)
     mapping = _spread(mapping, checkpoint, moe_tp_size, moe_ep_size)
     plan = _plan(checkpoint, dtype_of(checkpoint, dtype), mapping)
+    if workers < 1:
+        raise TrtcError(f"workers is {workers}, but must be at least 1")
     with work_folder(Path(out), resume=resume) as folder:
         return _write(plan, folder, workers, progress)
 
