@@ -85,8 +85,6 @@ def convert(
     mapping = Mapping(tp_size, pp_size, embedding_sharding_dim if use_parallel_embedding else None, cp=cp_size)
     mapping = _spread(mapping, checkpoint, moe_tp_size, moe_ep_size)
     plan = _plan(checkpoint, dtype_of(checkpoint, dtype), mapping)
-    if workers < 1:
-        raise TrtcError(f"workers is {workers}, but must be at least 1")
     with work_folder(Path(out), resume=resume) as folder:
         return _write(plan, folder, workers, progress)
 
@@ -175,6 +173,8 @@ def _are_equal(a: Value, b: Value, source: MappedSource) -> bool:
 
 
 def _write(plan: Plan, folder: WorkFolder, workers: int, progress: Progress) -> Converted:
+    if workers < 1:
+        raise TrtcError(f"workers is {workers}, but must be at least 1")
     checkpoint, layout = plan.checkpoint, plan.layout
     files = [tensor_file(folder.path / f"rank{n}.safetensors", tensors) for n, tensors in enumerate(plan.tensors)]
     size = sum(file.size for file in files)
