@@ -10,7 +10,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol, TypeAlias, cast
 
@@ -147,17 +147,19 @@ def _is_replaceable(out: Path) -> bool:
 
 
 def swap(folder: Path, out: Path) -> None:
-    """Put a finished bundle in its place; what lies there goes only when that is done."""
+    """Put a finished bundle in its place; what lies there goes only when that is done. Of several at once one stays."""
     old = Path(f"{folder}.old")
-    if out.exists():
-        os.replace(out, old)
-    try:
-        os.replace(folder, out)
-    except OSError:
-        if old.exists():
-            os.replace(old, out)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+    while folder.exists():
+        with suppress(FileNotFoundError):   # there is none, or another's swap has just moved it
+            os.replace(out, old)
+        try:
+            os.replace(folder, out)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):   # as after another's swap
+                if old.exists():
+                    os.replace(old, out)
+                raise
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def no_space(out: Path, needed: int, free: int) -> TrtcError:

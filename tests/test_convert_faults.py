@@ -92,6 +92,28 @@ def test_another_try_begins_anew(tmp_path: Path) -> None:
     )
 
 
+def test_two_calls_at_once(tmp_path: Path) -> None:
+    source, out = models.checkpoint("mha"), tmp_path / "ranks"
+    said: list[str] = []
+
+    def again(phase: str, done: int, total: int) -> None:
+        if not said:
+            said.extend(error_of(source, out, tp_size=2, resume=resume) for resume in (False, True))
+
+    trtc.convert(source, out, progress=again)
+    note = "help: wait for it, or give another folder to -o"
+    assert said == [f"{out} is being written by another call\n  = {note}"] * 2
+    assert contents(out) == convert(source, tmp_path / "alone")
+
+
+def test_where_a_link_leads(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to("disk")
+    source = models.checkpoint("mha")
+    assert convert(source, tmp_path / "link") == convert(source, tmp_path / "alone") == contents(tmp_path / "disk")
+    assert (tmp_path / "link").is_symlink()
+
+
 def error_of(model: Path, out: Path, **options: Any) -> str:
     with pytest.raises(TrtcError) as error:
         trtc.convert(model, out, **options)
@@ -155,6 +177,7 @@ def test_a_disk_that_fills_up_can_be_gone_on_from(
     ("options", "message"),
     [
         ({"tp_size": 0}, "tp_size is 0, but must be at least 1"),
+        ({"workers": 0}, "workers is 0, but must be at least 1"),
         ({"pp_size": -1}, "pp_size is -1, but must be at least 1"),
         ({"pp_size": 3}, "pp_size is 3, but must be at most the 2 layers of the model"),
         ({"tp_size": 3}, "num_attention_heads is 4, but must be a multiple of tp_size, 3"),

@@ -173,6 +173,8 @@ def _are_equal(a: Value, b: Value, source: MappedSource) -> bool:
 
 
 def _write(plan: Plan, folder: WorkFolder, workers: int, progress: Progress) -> Converted:
+    if workers < 1:
+        raise TrtcError(f"workers is {workers}, but must be at least 1")
     checkpoint, layout = plan.checkpoint, plan.layout
     files = [tensor_file(folder.path / f"rank{n}.safetensors", tensors) for n, tensors in enumerate(plan.tensors)]
     size = sum(file.size for file in files)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import shutil
@@ -34,7 +35,9 @@ class WorkFolder:
     def keep(self, names: list[str]) -> None:
         """Remove all else: what an interrupted call to other numbers of ranks left, say."""
         for file in self.path.iterdir():
-            if file.name not in names:
+            if file.is_dir() and not file.is_symlink():
+                shutil.rmtree(file)
+            elif file.name not in names:
                 file.unlink()
 
     def require(self, size: int) -> None:
@@ -56,12 +59,20 @@ def work_folder(out: Path, *, resume: bool) -> Generator[WorkFolder]:
     for those of a call that goes on with it.
 
     Errors:
-        TrtcError: ``out`` holds something else than a checkpoint, or the disk is full.
+        TrtcError: ``out`` holds something else than a checkpoint, another call writes it, or the disk is full.
     """
-    out = Path(os.path.abspath(out))
+    out = Path(os.path.realpath(out))
     folder = WorkFolder(out.with_name(f"{out.name}.partial"), out, resume)
     _begin(folder)
+    with _locked(folder):
+        yield from _written(folder)
+
+
+def _written(folder: WorkFolder) -> Generator[WorkFolder]:
+    out = folder.out
     try:
+        if not folder.resume:
+            folder.keep([])
         yield folder
         swap(folder.path, out)
     except OSError as error:
@@ -70,7 +81,7 @@ def work_folder(out: Path, *, resume: bool) -> Generator[WorkFolder]:
         note = f"help: free some space and go on with --resume, or remove {folder.path.name}"
         raise TrtcError(f"{out}: its disk is full", note) from None
     except Exception:
-        if not resume:
+        if not folder.resume:
             shutil.rmtree(folder.path, ignore_errors=True)
         raise
 
@@ -82,12 +93,32 @@ def _begin(folder: WorkFolder) -> None:
             raise TrtcError(f"{folder.out} exists and is no checkpoint of this format", note)
         if folder.path.exists() and not folder.resume:
             _check_leftover(folder.path)
-            shutil.rmtree(folder.path)
         folder.path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise TrtcError(f"{folder.out} cannot be written: {folder.out.parent} is no folder") from None
     except OSError as error:
         raise TrtcError(f"{folder.out} cannot be written: {error.strerror}") from None
+
+
+@contextmanager
+def _locked(folder: WorkFolder) -> Generator[None]:
+    """While this lasts, no other call writes there; where the file system has no locks, none is looked for."""
+    descriptor = os.open(folder.path, os.O_RDONLY)
+    try:
+        if not _lock(descriptor) or not folder.path.exists():   # or what was locked has its last name by now
+            note = "help: wait for it, or give another folder to -o"
+            raise TrtcError(f"{folder.out} is being written by another call", note)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
+    return True
 
 
 def _check_leftover(path: Path) -> None:

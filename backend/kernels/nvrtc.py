@@ -7,6 +7,7 @@ import os
 import re
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -43,20 +44,28 @@ def compile_source(
     key = hashlib.sha256(repr((source.read_text(), headers, options, _version())).encode()).hexdigest()[:40]
     base = cache_folder() / f"{source.stem}-{key}"
     cubin, ptx = base.with_suffix(".cubin"), base.with_suffix(".ptx")
-    if not (cubin.is_file() and ptx.is_file()):
-        made = _compile(source, headers, options)
+    with suppress(OSError):
+        return Binary(cubin.read_bytes(), ptx.read_text())
+    made = _compile(source, headers, options)
+    with suppress(OSError):   # where nothing can be kept, it is compiled anew each time
+        base.parent.mkdir(parents=True, exist_ok=True)
         _write(ptx, made.ptx.encode())
         _write(cubin, made.cubin)
-    return Binary(cubin.read_bytes(), ptx.read_text())
+    return made
 
 
 def cache_folder() -> Path:
     """Where compiled kernels are kept: ``$TRTC_CACHE``, or ``trtc/kernels`` in the user's cache folder."""
     given = os.environ.get("TRTC_CACHE")
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(given) if given else Path(root) / "trtc" / "kernels"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    root = os.environ.get("XDG_CACHE_HOME") or _home() / ".cache"
+    return Path(given) if given else Path(root) / "trtc" / "kernels"
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:   # a user that no one has told of, as in containers: nothing can be kept
+        return Path(os.devnull)
 
 
 def _headers(source: Path) -> dict[str, str]:
@@ -77,9 +86,13 @@ def _headers(source: Path) -> dict[str, str]:
 def _write(path: Path, content: bytes) -> None:
     """A whole file or none, whoever else writes it."""
     handle, name = tempfile.mkstemp(dir=path.parent)
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-    os.replace(name, path)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
 
 
 def _api() -> Any:

@@ -92,6 +92,20 @@ def test_the_old_engine_comes_back_where_the_new_one_cannot_be_moved(
     assert names(tmp_path) == ["engine"] and names(out) == ["a.txt", "engine.json"]
 
 
+def test_another_call_puts_its_bundle_there_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, move = engine(tmp_path / "e"), os.replace
+    others = [engine(tmp_path / "other", "other"), out]
+
+    def meanwhile(source: Path, place: Path) -> None:
+        if place == out and others:
+            move(others.pop(0), others.pop())
+        move(source, place)
+
+    monkeypatch.setattr(module.os, "replace", meanwhile)
+    engine(out, "new")
+    assert (out / "a.txt").read_text() == "new" and names(tmp_path) == ["e"] and not others
+
+
 def test_a_link_to_an_engine_stays_a_link(tmp_path: Path) -> None:
     out = engine(tmp_path / "engine")
     (tmp_path / "latest").symlink_to(out)

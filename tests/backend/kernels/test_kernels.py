@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -222,6 +224,25 @@ def test_what_was_compiled_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert compile_source(source, {"N": 1}, 80) == first
     with pytest.raises(TypeError):   # another define, another kernel
         compile_source(source, {"N": 2}, 80)
+
+
+def test_where_nothing_can_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container whose user has no home, or whose disk is read-only."""
+    source = tmp_path / "one.cu"
+    source.write_text('extern "C" __global__ void f(int* y) { *y = 1; }\n')
+    monkeypatch.setenv("TRTC_CACHE", str(source / "cache"))
+    assert ".entry f(" in compile_source(source, {}, 80).ptx
+    monkeypatch.setenv("TRTC_CACHE", str(tmp_path / "cache"))
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    assert ".entry f(" in compile_source(source, {}, 80).ptx
+    assert list((tmp_path / "cache").iterdir()) == []
+    for name in ("TRTC_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)   # of no user
+    assert ".entry f(" in compile_source(source, {}, 80).ptx
 
 
 def test_it_says_which_extra_compiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
