@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from trtc.backend.ranges import range_of
 from trtc.ir.errors import IRError
 from trtc.ir.op import Value
-from trtc.ir.ops import Broadcast, Cast, Concat, Constant, Mul, Reshape, Slice, Sub, Transpose, scalar
+from trtc.ir.ops import Add, Broadcast, Cast, Concat, Constant, Mul, Neg, Reshape, Slice, Sub, Transpose, scalar
 from trtc.ir.types import DType, f8e4m3, i4, i8, i32
 
 LIMITS = {i4: 8, i8: 128}   # a type has the integers from -limit to limit - 1
@@ -17,18 +18,20 @@ LIMITS = {i4: 8, i8: 128}   # a type has the integers from -limit to limit - 1
 
 @dataclass(frozen=True)
 class Integers:
-    """A matrix ``(q - zero) * scale``.
+    """A matrix ``(q - zero) * scale + offset``.
 
     Args:
         q: [R, C], of numbers that `dtype` has, if of a wider type.
         scale: float[r, c]: each number is of a block of R/r rows and C/c columns.
         zero: of integers [r, c], from -8 to 8 beside i4 and -128 to 128 beside i8; None where all are 0.
+        offset: float[r, c], or None.
         dtype: i4, i8 or f8e4m3.
     """
 
     q: Value
     scale: Value
     zero: Value | None
+    offset: Value | None
     dtype: DType
 
     @property
@@ -46,11 +49,13 @@ class Integers:
     def by_row(self) -> Integers:
         """The same, with scales for each row."""
         each = self.block[0]
-        return replace(self, scale=_repeated(self.scale, each), zero=self.zero and _repeated(self.zero, each))
+        zero, offset = (x and _repeated(x, each) for x in (self.zero, self.offset))
+        return replace(self, scale=_repeated(self.scale, each), zero=zero, offset=offset)
 
     def moved(self, move: Callable[[Value], Value]) -> Integers:
-        """The same elsewhere, where q, scale and zero move alike."""
-        return Integers(move(self.q), move(self.scale), self.zero and move(self.zero), self.dtype)
+        """The same elsewhere, where all of it moves alike."""
+        zero, offset = (x and move(x) for x in (self.zero, self.offset))
+        return Integers(move(self.q), move(self.scale), zero, offset, self.dtype)
 
 
 def integers(weight: Value) -> Integers | None:
@@ -59,20 +64,42 @@ def integers(weight: Value) -> Integers | None:
 
 
 def _product(weight: Value) -> Integers | None:
-    """Of a product by scales, as it is or with rows for columns."""
+    """Of a product by scales and what is added to it, as it is or with rows for columns."""
     match weight:
         case Cast(x) if x.dtype.is_float:
             return _product(x)
         case Transpose(x, (1, 0)):
             part = _product(x)
             return part and part.moved(lambda x: Transpose(x, (1, 0)))
-        case Mul() | Reshape() if weight.type.rank == 2:
-            x: Value = weight
-            while isinstance(x, Reshape | Cast):
-                x = x.x
-            return _scaled(x.a, x.b, _sizes(weight)) if isinstance(x, Mul) else None
+        case Mul() | Add() | Sub() | Reshape() if weight.type.rank == 2:
+            x, sizes = _beneath(weight), _sizes(weight)
+            match x:
+                case Mul(a, b):
+                    return _scaled(a, b, sizes)
+                case Add(a, b) | Sub(a, b) if isinstance(product := _beneath(a), Mul):
+                    return _shifted(_scaled(product.a, product.b, sizes), a, b, isinstance(x, Sub))
+                case _:
+                    return None
         case _:
             return None
+
+
+def _beneath(x: Value) -> Value:
+    """What a value is, in another shape or type."""
+    while isinstance(x, Reshape | Cast):
+        x = x.x
+    return x
+
+
+def _shifted(product: Integers | None, a: Value, b: Value, negative: bool) -> Integers | None:
+    """A product with what is added to it, or subtracted from it, block by block."""
+    if product is None or not b.dtype.is_float or a.type.rank != b.type.rank:
+        return None
+    blocks, each = _blocks(_numbers(b), _numbers(a), product.sizes), _numbers(product.scale)
+    if blocks != each:
+        return None
+    offset = Reshape(Neg(b) if negative else b, each)
+    return replace(product, offset=Add(product.offset, offset) if product.offset else offset)
 
 
 def _rows(weight: Value) -> Integers | None:
@@ -101,12 +128,13 @@ def _rows(weight: Value) -> Integers | None:
 def _joined(parts: list[Integers | None], axis: int) -> Integers | None:
     """Rows one behind the other, if all are stored alike."""
     found = [part for part in parts if part]
-    zeros = tuple(part.zero for part in found if part.zero)
-    kinds = {(p.scale.shape[-1], p.q.dtype, p.scale.dtype, p.dtype, p.zero and p.zero.dtype) for p in found}
+    kinds = {(p.scale.shape[-1], p.dtype, *(x and x.dtype for x in (p.q, p.scale, p.zero, p.offset))) for p in found}
     if len(found) < len(parts) or len(kinds) > 1:
         return None
-    q, scale = (Concat(tuple(x), axis) for x in zip(*((p.q, p.scale) for p in found), strict=True))
-    return Integers(q, scale, Concat(zeros, axis) if zeros else None, found[0].dtype)
+    each = zip(*((p.q, p.scale, p.zero, p.offset) for p in found), strict=True)
+    q, scale, zero, offset = (Concat(kept, axis) if (kept := tuple(x for x in some if x)) else None for some in each)
+    assert q and scale
+    return Integers(q, scale, zero, offset, found[0].dtype)
 
 
 def _scaled(a: Value, b: Value, sizes: tuple[int, int]) -> Integers | None:
@@ -115,11 +143,13 @@ def _scaled(a: Value, b: Value, sizes: tuple[int, int]) -> Integers | None:
         found = _stored(x)
         if found is None or not scale.dtype.is_float or x.type.rank != scale.type.rank:
             continue
-        q, zero, dtype = found
+        q, zero, rest, dtype = found
         blocks = _blocks(_numbers(scale), _numbers(x), sizes)
         if blocks is None or (zero and zero.shape != scale.shape):
             return None
-        return Integers(Reshape(q, sizes), Reshape(scale, blocks), zero and Reshape(zero, blocks), dtype)
+        scale = Reshape(scale, blocks)
+        offset = Mul(scale, scalar(rest, scale.dtype)) if rest else None
+        return Integers(Reshape(q, sizes), scale, zero and Reshape(zero, blocks), offset, dtype)
     return None
 
 
@@ -141,17 +171,26 @@ def _in_runs(of: tuple[int, ...], whole: tuple[int, ...]) -> bool:
     return all(size == 1 for size in of[kept:])
 
 
-def _stored(value: Value) -> tuple[Value, Value | None, DType] | None:
-    """The q, zero and type of a float that is ``q - zero``."""
+class _Stored(NamedTuple):
+    """Numbers ``q - zero + rest``."""
+
+    q: Value
+    zero: Value | None
+    rest: int
+    dtype: DType
+
+
+def _stored(value: Value) -> _Stored | None:
+    """What a float is, if it is integers or 8-bit floats."""
     match value:
         case Sub(x, zero) if (q := _whole(x)) is not None:
             if (number := _number(zero)) is not None:
                 return _fitted(q, None, number)
             return _fitted(q, zeros, 0) if (zeros := _whole(zero)) is not None else None
-        case Reshape(x) if (found := _stored(x)) and found[1] is None:
-            return Reshape(found[0], value.shape), None, found[2]
+        case Reshape(x) if (found := _stored(x)) and found.zero is None:
+            return found._replace(q=Reshape(found.q, value.shape))
         case Cast(x) if x.dtype == f8e4m3:
-            return x, None, f8e4m3
+            return _Stored(x, None, 0, f8e4m3)
         case _:
             return _fitted(q, None, 0) if (q := _whole(value)) is not None else None
 
@@ -167,17 +206,19 @@ def _whole(value: Value) -> Value | None:
             return None
 
 
-def _fitted(q: Value, zeros: Value | None, number: int) -> tuple[Value, Value | None, DType] | None:
-    """``q - number`` of the smallest type that has it, and its zeros: half of what q is of may be taken from both."""
+def _fitted(q: Value, zeros: Value | None, number: int) -> _Stored | None:
+    """``q - zeros - number`` of the smallest type that has q, of which half the range may be taken first."""
     found, of_zeros = range_of(q), range_of(zeros) if zeros else (0, 0)
     if found is None or of_zeros is None:
         return None
-    low, high = found
+    low, high = (each - number for each in found)
     for dtype, limit in LIMITS.items():
-        less = number + (limit if zeros and low >= 0 else 0)
-        within = low - less >= -limit and high - less < limit
-        if within and -limit <= of_zeros[0] - less and of_zeros[1] - less <= limit:
-            return _less(q, less), zeros and _less(zeros, less), dtype
+        for half in (0, limit) if low >= 0 else (0,):
+            fits = low - half >= -limit and high - half < limit
+            if zeros is None and fits:
+                return _Stored(_less(q, number + half), None, half, dtype)
+            if zeros and fits and -limit <= of_zeros[0] - half and of_zeros[1] - half <= limit:
+                return _Stored(_less(q, half), _less(zeros, half), 0, dtype)
     return None
 
 

@@ -28,19 +28,28 @@ class Stored(NamedTuple):
     dtype: DType
     groups: tuple[int, ...] = (0,)   # of elements of a row that share a scale, one of them to be drawn; 0 for a row
     zeros: bool = False
+    offsets: bool = False
+
+
+class Weights(NamedTuple):
+    """The operands of a product that its weight is made of."""
+
+    weight: Input
+    scales: Input | None = None
+    zeros: Input | None = None
+    offsets: Input | None = None
 
 
 LOWEST: dict[DType, int] = {i8: -128, i4: -8}
 I8, I4, F8 = Stored(i8), Stored(i4, (128,)), Stored(f8e4m3, (0, 128, 32))
 I4_ZEROS, I4_GROUPS, I8_GROUPS = Stored(i4, (0, 128), True), Stored(i4, (32, 64, 256)), Stored(i8, (16, 32, 128), True)
+I4_OFFSETS = Stored(i4, (0, 32, 128), offsets=True)
 
 
-def weights(
-    make: Maker, dtype: DType, outer: int, inner: int, how: Stored | None
-) -> tuple[Input, Input | None, Input | None]:
-    """Those of a product, with their scales and zeros; what it makes is about 1."""
+def weights(make: Maker, dtype: DType, outer: int, inner: int, how: Stored | None) -> Weights:
+    """Those of a product; what it makes is about 1."""
     if how is None:
-        return make.floats("weight", dtype[outer, inner], inner**-0.5), None, None
+        return Weights(make.floats("weight", dtype[outer, inner], inner**-0.5))
     group = int(make.rng.choice([g for g in how.groups if inner % (g or 1) == 0]))
     low, shape = LOWEST.get(how.dtype, 0), (outer, inner // group) if group else (outer,)
     of = how.dtype[outer, inner]
@@ -52,7 +61,9 @@ def weights(
         weight = make.given("weight", of, numbers.view(how.dtype.numpy))
     sizes = (1 + make.rng.random(shape)) * inner**-0.5 / (-low / 2 if low else 128)
     scales = make.given("scales", TensorType(dtype, shape), sizes.astype(dtype.numpy))
-    return weight, scales, make.integers("zeros", TensorType(dtype, shape), low, -low) if how.zeros else None
+    each = TensorType(dtype, shape)
+    zeros = make.integers("zeros", each, low, -low) if how.zeros else None
+    return Weights(weight, scales, zeros, make.floats("offsets", each, inner**-0.5) if how.offsets else None)
 
 
 def fused_linear(stored: Stored | None = None, squared: bool = False) -> Callable[[Random, DType], Case]:
@@ -66,13 +77,13 @@ def fused_linear(stored: Stored | None = None, squared: bool = False) -> Callabl
             sizes = rng.chisquare(16, (rows, 1, inner // 16)) * rng.uniform(0.1, 10, (rows, 1, 1))
             squares = make.given("squares", f32[batch, 1, inner // 16], sizes.astype(np.float32))
             eps = float(rng.choice((1e-5, 0.3)))
-        weight, scales, zeros = weights(make, dtype, outer, inner, stored)
+        weight, scales, zeros, offsets = weights(make, dtype, outer, inner, stored)
         columns = outer // 2 if activation else outer
         return make.case(fused.FusedLinear(
             x, weight, scales,
             make.floats("bias", dtype[outer,]) if rng.random() < 0.5 else None,
             make.floats("residual", dtype[batch, 1, columns]) if rng.random() < 0.5 else None,
-            squares, zeros, activation, float(rng.choice((0, 0, 2))), eps,
+            squares, zeros, offsets, activation, float(rng.choice((0, 0, 2))), eps,
         ))   # fmt: skip
 
     return made
@@ -83,11 +94,11 @@ def linear_for_norm(stored: Stored | None = None) -> Callable[[Random, DType], C
         outer, inner, rows = int(rng.choice((16, 48, 288))), int(rng.choice((128, 512, 4096))), int(rng.integers(1, 20))
         make = Maker(rng, B=rows)
         batch = rows if rng.random() < 0.5 else "B"
-        weight, scales, zeros = weights(make, dtype, outer, inner, stored)
+        weight, scales, zeros, offsets = weights(make, dtype, outer, inner, stored)
         return make.case(fused.LinearForNorm(
             make.floats("x", dtype[batch, 1, inner]), weight, scales,
             make.floats("bias", dtype[outer,]) if rng.random() < 0.5 else None,
-            make.floats("residual", dtype[batch, 1, outer]), make.floats("gain", dtype[outer,]), zeros,
+            make.floats("residual", dtype[batch, 1, outer]), make.floats("gain", dtype[outer,]), zeros, offsets,
         ))   # fmt: skip
 
     return made
@@ -114,6 +125,7 @@ MAKES.update({
     "fused_linear, i4, groups": fused_linear(I4_GROUPS),
     "fused_linear, i8, groups": fused_linear(I8_GROUPS),
     "fused_linear, f8": fused_linear(F8),
+    "fused_linear, i4, offsets": fused_linear(I4_OFFSETS),
     "fused_linear, squares": fused_linear(squared=True),
     "fused_linear, squares, i8": fused_linear(I8, squared=True),
     "fused_linear, squares, i4": fused_linear(I4, squared=True),

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from kernel_cases import Case, Maker, Random
-from kernel_cases_linear import F8, I4, I4_ZEROS, I8, I8_GROUPS, MAKES, weights
+from kernel_cases_linear import F8, I4, I4_OFFSETS, I4_ZEROS, I8, I8_GROUPS, MAKES, weights
 
 from trtc.backend.kernels import ops as fused
 from trtc.ir import ops
@@ -172,11 +172,11 @@ def rope(rng: Random, dtype: DType) -> Case:
 
 
 def dequantize(rng: Random, dtype: DType) -> Case:
-    how = (I8, I4, F8, I4_ZEROS, I8_GROUPS)[int(rng.integers(5))]
+    how = (I8, I4, F8, I4_ZEROS, I8_GROUPS, I4_OFFSETS)[int(rng.integers(6))]
     make = maker(rng)
-    weight, scales, zeros = weights(make, dtype, 3, 256, how)
+    weight, scales, zeros, offsets = weights(make, dtype, 3, 256, how)
     assert scales
-    return make.case(fused.Dequantize(weight, scales, zeros))
+    return make.case(fused.Dequantize(weight, scales, zeros, offsets))
 
 
 MAKES.update({

@@ -219,7 +219,8 @@ def whole_weight(op: FusedLinear) -> Value | None:
     """fused_linear(x, integers, scales) of many rows  ->  fused_linear(x, dequantize(integers, scales))"""
     if not op.scales or op.softcap or op.squares or is_few(op.x):
         return None
-    return FusedLinear(op.x, Dequantize(op.weight, op.scales, op.zeros), None, op.bias, op.residual)
+    whole = Dequantize(op.weight, op.scales, op.zeros, op.offsets)
+    return FusedLinear(op.x, whole, None, op.bias, op.residual)
 
 
 def linear_for_norm(op: RMSNorm, graph: Graph) -> Mapping[Value, Value] | Skip | None:
@@ -239,7 +240,7 @@ def linear_for_norm(op: RMSNorm, graph: Graph) -> Mapping[Value, Value] | Skip |
         return None
     if any(reader.weight.dtype == i4 and _int(product(reader.x.shape[:-1])) > FEW // 2 for reader in readers):
         return Skip(f"4-bit weights are quicker behind a norm of its own where there are more than {FEW // 2} rows")
-    made = LinearForNorm(x, y.weight, y.scales, y.bias, residual, op.weight, y.zeros, loc=y.loc)
+    made = LinearForNorm(x, y.weight, y.scales, y.bias, residual, op.weight, y.zeros, y.offsets, loc=y.loc)
     normed = {reader: _of_squares(reader, made, op.eps) for reader in readers}
     if why := next(filter(None, map(unserved, (made, *normed.values()))), None):
         return Skip(why)

@@ -54,7 +54,7 @@ from trtc.ir.graph import Graph
 from trtc.ir.ops import Linear
 
 FORMAT, SEVERAL, VERSION = "trtc.cuda-plan", "trtc.cuda-plans", 1
-EARLY = ("weight", "bias", "scales", "zeros", "fc", "proj")   # operands that kernels may read before they wait
+EARLY = ("weight", "bias", "scales", "zeros", "offsets", "fc", "proj")   # what kernels may read before they wait
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from trtc.passes.rewrite import Skip
 
 
 def weight_only(op: Linear, graph: Graph) -> Value | Skip | None:
-    """linear(x, (q - zeros) * scale)  ->  fused_linear(x, q, scales, zeros), where a kernel takes the layout"""
+    """linear(x, (q - zeros) * scale + offset)  ->  fused_linear(x, q, scales), where a kernel takes the layout"""
     if not graph.is_constant(op.weight) or op.dtype.bits == 32 or not (found := integers(op.weight)):
         return None
     if found.block == (1, 1):
@@ -31,5 +31,6 @@ def weight_only(op: Linear, graph: Graph) -> Value | Skip | None:
 def _fused(op: Linear, found: Integers, stored: DType) -> FusedLinear:
     rows, groups = found.scale.shape
     shape = (rows,) if groups == 1 else (rows, groups)
-    scales, zeros = (x and Reshape(Cast(x, op.dtype), shape) for x in (found.scale, found.zero))
-    return FusedLinear(op.x, Cast(found.q, stored), scales, op.bias, zeros=zeros)
+    each = (x and Reshape(Cast(x, op.dtype), shape) for x in (found.scale, found.zero, found.offset))
+    scales, zeros, offsets = each
+    return FusedLinear(op.x, Cast(found.q, stored), scales, op.bias, zeros=zeros, offsets=offsets)

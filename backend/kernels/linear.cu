@@ -8,7 +8,7 @@
 // T: elements of x and y. BITS: of a weight; 16 is T, 8 and 4 are integers, of 4 the low half of a byte first; with FLOATS,
 // 8 are f8e4m3. GROUP: how many elements of a row share a scale, a multiple of 16 bytes of weights; INNER is all of them.
 // Scales are multiplied with sums where all that a warp loads of a row shares one, else with each weight, as T. ZEROS: each
-// scale has a zero, which is subtracted from its integers.
+// scale has a zero, which is subtracted from its integers. OFFSETS: each has what is added to its weights, as T.
 //
 // GATED: rows r and ROWS / 2 + r of the weight make element r of y: activation(first) * second.
 //
@@ -25,12 +25,12 @@ constexpr int CHUNKS = INNER / CHUNK;
 constexpr int STEPS = (CHUNKS + WARPS - 1) / WARPS;
 constexpr int OUTER = GATED ? ROWS / 2 : ROWS;   // elements of a row of y
 constexpr int WORDS = EACH / 8;                  // 16 bytes of x that belong to 16 bytes of weights
-constexpr bool SCALES_SUMS = GROUP < INNER && GROUP % CHUNK == 0;   // of each load; those of a row are scaled at the end
-constexpr bool SCALES_WEIGHTS = GROUP % CHUNK != 0;
+constexpr bool SCALES_WEIGHTS = GROUP % CHUNK != 0 || OFFSETS;
+constexpr bool SCALES_SUMS = GROUP < INNER && !SCALES_WEIGHTS;   // of each load; those of a row are scaled at the end
 
 struct Weights {
     uint4 raw[TILES][2];
-    T scale[TILES][2], zero[TILES][2];   // where there are some
+    T scale[TILES][2], zero[TILES][2], offset[TILES][2];   // where there are some
 };
 struct Inputs {
     uint4 raw[COLUMNS][WORDS];
@@ -97,12 +97,12 @@ template <> __device__ __forceinline__ u32 less_zero<f16>(u32 zero) {
 }
 
 // The i-th word of two weights of T in 16 bytes.
-__device__ __forceinline__ u32 weights(const uint4& raw, int i, u32 less, u32 scale) {
+__device__ __forceinline__ u32 weights(const uint4& raw, int i, u32 less, u32 scale, u32 offset) {
     if (BITS == 16) return word_of(raw, i);
     const u32 y = BITS == 4 ? from_nibbles<T>(word_of(raw, i / 4) >> (i % 4 * 4), less)
                   : FLOATS  ? from_floats<T>(word_of(raw, i / 2), i % 2)
                             : from_bytes<T>(word_of(raw, i / 2), i % 2, less);
-    return SCALES_WEIGHTS ? multiplied<T>(y, scale, NOTHING) : y;
+    return SCALES_WEIGHTS ? multiplied<T>(y, scale, offset) : y;
 }
 // The i-th word of two elements of x: for 4 bits those that stand 4 apart, as their weights do in a word.
 __device__ __forceinline__ u32 spread(const uint4 (&x)[WORDS], int i) {
@@ -128,6 +128,9 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) skinny_linear(
 #endif
 #if ZEROS
     const T* zeros,
+#endif
+#if OFFSETS
+    const T* offsets,
 #endif
 #if FOR_NORM
     const T* gain,
@@ -168,15 +171,18 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) skinny_linear(
 #pragma unroll
             for (int h = 0; h < 2; ++h) {
                 w.raw[m][h] = stream(rows[m][h] + chunk * 64);
-#if GROUP < INNER || ZEROS
+#if GROUP < INNER || ZEROS || OFFSETS
                 const int group = SCALES_WEIGHTS ? (chunk * CHUNK + t * EACH) / GROUP : chunk * CHUNK / GROUP;
                 const u64 at = (u64)row_of(m, g + 8 * h) * (INNER / GROUP) + group;
 #endif
-#if GROUP < INNER
+#if GROUP < INNER || OFFSETS
                 w.scale[m][h] = scales[at];
 #endif
 #if ZEROS
                 w.zero[m][h] = zeros[at];
+#endif
+#if OFFSETS
+                w.offset[m][h] = offsets[at];
 #endif
             }
         }
@@ -198,13 +204,14 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) skinny_linear(
 #pragma unroll
         for (int m = 0; m < TILES; ++m) {
             float group[COLUMNS][4] = {};
-            u32 less[2], scale[2];
+            u32 less[2], scale[2], offset[2];
 #pragma unroll
             for (int h = 0; h < 2; ++h) {
                 less[h] = less_zero<T>(ZEROS ? twice(w.zero[m][h]) : 0);
                 scale[h] = SCALES_WEIGHTS ? twice(w.scale[m][h]) : 0;
+                offset[h] = OFFSETS ? twice(w.offset[m][h]) : NOTHING;
             }
-            const auto of = [&](int h, int i) { return weights(w.raw[m][h], i, less[h], scale[h]); };
+            const auto of = [&](int h, int i) { return weights(w.raw[m][h], i, less[h], scale[h], offset[h]); };
 #pragma unroll
             for (int i = 0; i < EACH / 2; i += 2) {
                 const u32 a0 = of(0, i), a1 = of(1, i), a2 = of(0, i + 1), a3 = of(1, i + 1);
@@ -279,7 +286,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) skinny_linear(
         float s = 0;
 #pragma unroll
         for (int w = 0; w < WARPS; ++w) s += part[w][m * COLUMNS + n][row / 8 * 2 + c % 2][row % 8 * 4 + c / 2];
-#if BITS < 16 && GROUP == INNER
+#if BITS < 16 && GROUP == INNER && !OFFSETS
         s *= wide(scales[row_of(m, row)]);
 #endif
 #if SQUARES

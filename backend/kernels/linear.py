@@ -132,6 +132,7 @@ def _skinny_launch(op: FusedLinear) -> Launch:
     warps = 8 if bits == 4 and gated else warps
     defines = _defines(op) | {
         "BITS": bits, "FLOATS": int(op.weight.dtype == f8e4m3), "GROUP": op.group, "ZEROS": int(op.zeros is not None),
+        "OFFSETS": int(op.offsets is not None),
         "TILES": tiles, "COLUMNS": 1 if few else 2, "WARPS": warps, "DEPTH": depth, "INPUTS": depth,
         "BLOCKS": 3 if warps == 8 and few else 1, "SQUARES": int(op.squares is not None), "FOR_NORM": 0,
     }   # fmt: skip

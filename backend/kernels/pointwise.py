@@ -226,7 +226,8 @@ def dequantize(op: Dequantize) -> Launch:
     number = NUMBERS[op.weight.dtype]
     if op.zeros:
         number = f"({number} - {text.read('zeros', op.zeros, group)})"
-    return text.launch(op, f"{number} * {text.read('scales', op.scales, group)}", op.shape)
+    scaled = f"{number} * {text.read('scales', op.scales, group)}"
+    return text.launch(op, f"{scaled} + {text.read('offsets', op.offsets, group)}" if op.offsets else scaled, op.shape)
 
 
 @kernel("pointwise.cu", _few)

@@ -31,7 +31,7 @@ def plugin_rules(api: Api, wanted: bool) -> tuple[Rule, ...]:
     def integer_linear(op: Linear, graph: Graph) -> Value | Skip | None:
         """linear(x, q * scale of each row)  ->  fused_linear(x, q, scale), of 8-bit integers"""
         found = integers(op.weight) if graph.is_constant(op.weight) else None
-        if found is None or found.dtype != i8 or found.zero:
+        if found is None or found.dtype != i8 or found.zero or found.offset:
             return None
         rows, columns = found.sizes
         if found.block != (1, columns):

@@ -52,6 +52,7 @@ class FusedLinear(Op, name="cuda.fused_linear"):
         squares: f32[..., K/16], the third result of cuda.linear_for_norm, or none.
         zeros: as scales, whole numbers that are subtracted from the integers before, from -8 to 8 of i4 and -128 to 128
             of i8; or none.
+        offsets: as scales, what is added to each weight after; or none.
     Attributes:
         activation: silu, gelu (by erf), gelu_tanh or relu; empty for none.
         softcap: c, where what the residual is added to is ``c * tanh(y / c)`` instead of y; 0 for none.
@@ -67,6 +68,7 @@ class FusedLinear(Op, name="cuda.fused_linear"):
     residual: Value | None = None
     squares: Value | None = None
     zeros: Value | None = None
+    offsets: Value | None = None
     activation: str = ""
     softcap: float = 0.0
     eps: float = 1e-5
@@ -95,10 +97,11 @@ class FusedLinear(Op, name="cuda.fused_linear"):
         return made
 
     def _check_scales(self, outer: int, inner: int) -> None:
-        dtype, stored, scales, zeros = self.x.dtype, self.weight.dtype, self.scales, self.zeros
+        dtype, stored, scales = self.x.dtype, self.weight.dtype, self.scales
+        beside = {"zeros": self.zeros, "offsets": self.offsets}
         if stored not in STORED:
             require(stored == dtype, f"weight is {stored}, but x is {dtype}")
-            plain = not scales and not zeros
+            plain = not scales and not any(beside.values())
             require(plain, f"weight is {stored}, but must be {', '.join(map(str, STORED))} where there are scales")
             return
         groups = scales.shape[1] if scales and scales.type.rank == 2 else 0
@@ -107,9 +110,9 @@ class FusedLinear(Op, name="cuda.fused_linear"):
         fits = got == want and isinstance(groups, int) and (not groups or inner % groups == 0)
         either = f"{dtype[outer]}, or {dtype}[{outer}, G] with G a divisor of {inner}"
         require(fits, f"scales is {got}, but must be {either}")
-        if zeros:
-            require(stored != f8e4m3, "weight is f8e4m3, but must be of integers where there are zeros")
-            require(zeros.type == want, f"zeros is {zeros.type}, but must be {want}, as scales")
+        for name, value in beside.items():
+            require(not value or stored != f8e4m3, f"weight is f8e4m3, but must be of integers where there are {name}")
+            require(not value or value.type == want, f"{name} is {value and value.type}, but must be {want}, as scales")
 
     @property
     def group(self) -> int:
@@ -121,9 +124,9 @@ class FusedLinear(Op, name="cuda.fused_linear"):
 
     def evaluate(
         self, x: Array, weight: Array, scales: Array | None, bias: Array | None, residual: Array | None,
-        squares: Array | None, zeros: Array | None,
+        squares: Array | None, zeros: Array | None, offsets: Array | None,
     ) -> Array:   # fmt: skip
-        w = wide(weight) if scales is None else in_full(weight, scales, zeros)
+        w = wide(weight) if scales is None else in_full(weight, scales, zeros, offsets)
         y = np.matmul(wide(x), w.T)
         if squares is not None:
             y = y / np.sqrt(squares.sum(axis=-1, keepdims=True) / x.shape[-1] + y.dtype.type(self.eps))
@@ -137,7 +140,7 @@ class FusedLinear(Op, name="cuda.fused_linear"):
         return (y if residual is None else wide(residual) + y).astype(x.dtype)
 
     def decompose(self) -> Value:
-        weight = plain_weight(self.weight, self.scales, self.zeros) if self.scales else self.weight
+        weight = plain_weight(self.weight, self.scales, self.zeros, self.offsets) if self.scales else self.weight
         y: Value = Linear(self.x, weight, None if self.squares else self.bias)
         if self.squares:
             mean_square = Mul(ReduceMean(self.squares, self.squares.type.rank - 1), scalar(1 / PART, f32))
@@ -159,7 +162,7 @@ class LinearForNorm(Op, name="cuda.linear_for_norm"):
     Operands:
         x, weight, scales, bias, residual: as of cuda.fused_linear, N a multiple of 16; there must be a residual.
         gain: float[N], the weight of the rms_norm.
-        zeros: as of cuda.fused_linear.
+        zeros, offsets: as of cuda.fused_linear.
     Result:
         y, float[..., N]; ``y * gain`` of the same type; f32[..., N/16], the sums of y^2 of 16 elements each. The last
         two are of y as rounded.
@@ -172,11 +175,13 @@ class LinearForNorm(Op, name="cuda.linear_for_norm"):
     residual: Value
     gain: Value
     zeros: Value | None = None
+    offsets: Value | None = None
 
     @property
     def product(self) -> FusedLinear:
         """What makes y alone."""
-        return FusedLinear(self.x, self.weight, self.scales, self.bias, self.residual, zeros=self.zeros)
+        more = self.bias, self.residual, None, self.zeros, self.offsets
+        return FusedLinear(self.x, self.weight, self.scales, *more)
 
     def infer(self) -> tuple[TensorType, TensorType, TensorType]:
         y = self.product
@@ -185,9 +190,9 @@ class LinearForNorm(Op, name="cuda.linear_for_norm"):
 
     def evaluate(
         self, x: Array, weight: Array, scales: Array | None, bias: Array | None, residual: Array, gain: Array,
-        zeros: Array | None,
+        zeros: Array | None, offsets: Array | None,
     ) -> tuple[Array, Array, Array]:   # fmt: skip
-        y = self.product.evaluate(x, weight, scales, bias, residual, None, zeros)
+        y = self.product.evaluate(x, weight, scales, bias, residual, None, zeros, offsets)
         parts = np.square(wide(y)).reshape(*y.shape[:-1], -1, PART)
         return y, y * gain, parts.sum(axis=-1)
 
@@ -210,7 +215,7 @@ class Dequantize(Op, name="cuda.dequantize"):
     """The weight of ``cuda.fused_linear`` in full: what products of many rows read.
 
     Operands:
-        weight, scales, zeros: as of cuda.fused_linear, scales of any float.
+        weight, scales, zeros, offsets: as of cuda.fused_linear, scales of any float.
     Result:
         float[N, K], of scales' dtype. It is computed when the engine runs, though it is a constant.
     """
@@ -218,21 +223,22 @@ class Dequantize(Op, name="cuda.dequantize"):
     weight: Value
     scales: Value
     zeros: Value | None = None
+    offsets: Value | None = None
 
     @property
     def product(self) -> FusedLinear:
         """A product by it."""
         x = Input("x", TensorType(self.scales.dtype, (1, *self.weight.shape[1:])))
-        return FusedLinear(x, self.weight, self.scales, zeros=self.zeros)
+        return FusedLinear(x, self.weight, self.scales, zeros=self.zeros, offsets=self.offsets)
 
     def infer(self) -> TensorType:
         return TensorType(self.scales.dtype, self.product.weight.shape)
 
-    def evaluate(self, weight: Array, scales: Array, zeros: Array | None) -> Array:
-        return in_full(weight, scales, zeros).astype(scales.dtype)
+    def evaluate(self, weight: Array, scales: Array, zeros: Array | None, offsets: Array | None) -> Array:
+        return in_full(weight, scales, zeros, offsets).astype(scales.dtype)
 
     def decompose(self) -> Value:
-        return plain_weight(self.weight, self.scales, self.zeros)
+        return plain_weight(self.weight, self.scales, self.zeros, self.offsets)
 
 
 class Gated(Op, name="cuda.gated"):
@@ -268,21 +274,24 @@ class Gated(Op, name="cuda.gated"):
         return Mul(activation(self.activation, Slice(self.x, last, 0, half)), Slice(self.x, last, half, half))
 
 
-def plain_weight(weight: Value, scales: Value, zeros: Value | None) -> Value:
-    """What is stored, less its zeros, times its scales."""
+def plain_weight(weight: Value, scales: Value, zeros: Value | None, offsets: Value | None) -> Value:
+    """What is stored, less its zeros, times its scales, plus its offsets."""
     (outer, inner), groups = weight.shape, scales.shape[1] if scales.type.rank == 2 else 1
     assert isinstance(inner, int) and isinstance(groups, int)
+    each = (outer, groups, 1)
     parts: Value = Reshape(Cast(weight, scales.dtype), (outer, groups, inner // groups))
-    parts = Sub(parts, Reshape(zeros, (outer, groups, 1))) if zeros else parts
-    return Reshape(Mul(parts, Reshape(scales, (outer, groups, 1))), (outer, inner))
+    parts = Sub(parts, Reshape(zeros, each)) if zeros else parts
+    parts = Mul(parts, Reshape(scales, each))
+    return Reshape(Add(parts, Reshape(offsets, each)) if offsets else parts, (outer, inner))
 
 
-def in_full(weight: Array, scales: Array, zeros: Array | None) -> Array:
+def in_full(weight: Array, scales: Array, zeros: Array | None, offsets: Array | None) -> Array:
     """The same of arrays, not rounded to scales' type."""
     parts = wide(weight.astype(scales.dtype)).reshape(len(weight), scales.size // len(weight), -1)
-    if zeros is not None:
-        parts = parts - wide(zeros).reshape(*parts.shape[:2], 1)
-    return (parts * wide(scales).reshape(*parts.shape[:2], 1)).reshape(weight.shape)
+    each = (*parts.shape[:2], 1)
+    parts = parts if zeros is None else parts - wide(zeros).reshape(each)
+    parts = parts * wide(scales).reshape(each)
+    return (parts if offsets is None else parts + wide(offsets).reshape(each)).reshape(weight.shape)
 
 
 def activation(name: str, x: Value) -> Op:

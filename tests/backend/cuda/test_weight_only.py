@@ -85,7 +85,7 @@ def test_integers_and_scales_make_the_weight(name: str, plain: Path, tmp_path: P
     assert seen == 7
 
 
-@pytest.mark.parametrize(("kind", "dtype"), [("Q4_0", "i4"), ("Q8_0", "i8")])
+@pytest.mark.parametrize(("kind", "dtype"), [("Q4_0", "i4"), ("Q8_0", "i8"), ("Q4_1", "i4")])
 def test_blocks_of_gguf(kind: str, dtype: str, tmp_path: Path) -> None:
     """Rows of q and k change places there, and those of integers and scales do so alike."""
     file, _ = gguf_files.write(CASE, "LLAMA", (kind,), tmp_path)

@@ -115,20 +115,22 @@ def test_products_about_a_norm_mean_that_norm(stored: DType | None) -> None:
     w = rng.standard_normal((5, 288))
     x, parts = Input("x", f32[y.shape]), Input("squares", f32[squares.shape])
     reader = FusedLinear(x, Input("w", f32[5, 288]), squares=parts, eps=0.1)
-    got = reader.evaluate(z, w, None, None, None, squares, None)
+    got = reader.evaluate(z, w, None, None, None, squares, None, None)
     np.testing.assert_allclose(got, normal @ w.T, rtol=0, atol=1e-6)   # eps is rounded to f32
 
 
-@pytest.mark.parametrize("name", ["fused_linear, i4, zeros", "fused_linear, i8, groups", "fused_linear, f8"])
+@pytest.mark.parametrize("name", ["fused_linear, i4, zeros", "fused_linear, i4, offsets", "fused_linear, f8"])
 def test_weights_of_few_bits_mean_what_their_scales_and_zeros_say(name: str) -> None:
     """Each number by itself, as the formula has it."""
     made = (seeded(name, f32, seed) for seed in range(40))
     case = next(c for c in made if c.op.operands["weight"].shape == (40, 512) and c.tensors["scales"].ndim == 2)
-    q, scales = (case.tensors[key].astype(np.float64) for key in ("weight", "scales"))
-    zeros = case.tensors.get("zeros", np.zeros_like(scales)).astype(np.float64)
-    each = 512 // scales.shape[1]
-    weight = np.array([[(q[n, k] - zeros[n, k // each]) * scales[n, k // each] for k in range(512)] for n in range(40)])
-    given: dict[str, Any] = {k: v for k, v in case.op.operands.items() if k in ("weight", "scales", "zeros")}
+    names = ("weight", "scales", "zeros", "offsets")
+    q, scales, zeros, offsets = (case.tensors.get(n, 0 * case.tensors["scales"]).astype(np.float64) for n in names)
+    each, weight = 512 // scales.shape[1], np.zeros((40, 512))
+    for n, k in np.ndindex(40, 512):
+        at = n, k // each
+        weight[n, k] = (q[n, k] - zeros[at]) * scales[at] + offsets[at]
+    given: dict[str, Any] = {k: v for k, v in case.op.operands.items() if k in names}
     whole = Case(Dequantize(**given), {}, {key: case.tensors[key] for key in given})
     np.testing.assert_allclose(whole.evaluate(precise=True)[0], weight, rtol=1e-12)
     plain = FusedLinear(Input("x", f32[512, 512]), **given)
