@@ -49,8 +49,8 @@ class Integers:
     def by_row(self) -> Integers:
         """The same, with scales for each row."""
         each = self.block[0]
-        zero, offset = (x and _repeated(x, each) for x in (self.zero, self.offset))
-        return replace(self, scale=_repeated(self.scale, each), zero=zero, offset=offset)
+        zero, offset = (x and _repeated(x, each, 0) for x in (self.zero, self.offset))
+        return replace(self, scale=_repeated(self.scale, each, 0), zero=zero, offset=offset)
 
     def moved(self, move: Callable[[Value], Value]) -> Integers:
         """The same elsewhere, where all of it moves alike."""
@@ -126,8 +126,8 @@ def _rows(weight: Value) -> Integers | None:
 
 
 def _joined(parts: list[Integers | None], axis: int) -> Integers | None:
-    """Rows one behind the other, if all are stored alike."""
-    found = [part for part in parts if part]
+    """Rows one behind the other, if all are stored alike, or can be."""
+    found = _alike([part for part in parts if part])
     kinds = {(p.scale.shape[-1], p.dtype, *(x and x.dtype for x in (p.q, p.scale, p.zero, p.offset))) for p in found}
     if len(found) < len(parts) or len(kinds) > 1:
         return None
@@ -135,6 +135,22 @@ def _joined(parts: list[Integers | None], axis: int) -> Integers | None:
     q, scale, zero, offset = (Concat(kept, axis) if (kept := tuple(x for x in some if x)) else None for some in each)
     assert q and scale
     return Integers(q, scale, zero, offset, found[0].dtype)
+
+
+def _alike(parts: list[Integers]) -> list[Integers]:
+    """Each with as many scales a row and as many bits as any other, and with an offset where another has one."""
+    most = max((_numbers(part.scale)[-1] for part in parts), default=0)
+    shifted, mixed = any(part.offset for part in parts), len({(part.dtype, part.q.dtype) for part in parts}) > 1
+    if any(most % _numbers(part.scale)[-1] or (mixed and part.dtype == f8e4m3) for part in parts):
+        return parts
+    found: list[Integers] = []
+    for part in parts:
+        none = Mul(part.scale, scalar(0, part.scale.dtype)) if shifted else None
+        each = most // _numbers(part.scale)[-1]
+        zero, offset = (x and _repeated(x, each, -1) for x in (part.zero, part.offset or none))
+        q, dtype = (Cast(part.q, i8), i8) if mixed else (part.q, part.dtype)
+        found.append(Integers(q, _repeated(part.scale, each, -1), zero, offset, dtype))
+    return found
 
 
 def _scaled(a: Value, b: Value, sizes: tuple[int, int]) -> Integers | None:
@@ -241,12 +257,15 @@ def _number(value: Value) -> int | None:
             return None
 
 
-def _repeated(x: Value, each: int) -> Value:
-    """Each row so many times."""
-    down, across = _sizes(x)
+def _repeated(x: Value, each: int, axis: int) -> Value:
+    """Each number of an axis so many times."""
     if each == 1:
         return x
-    return Reshape(Broadcast(Reshape(x, (down, 1, across)), (down, each, across)), (down * each, across))
+    shape = list(_numbers(x))
+    at = axis % len(shape) + 1
+    apart, spread = ((*shape[:at], size, *shape[at:]) for size in (1, each))
+    shape[axis] *= each
+    return Reshape(Broadcast(Reshape(x, apart), spread), tuple(shape))
 
 
 def _sizes(of: Value) -> tuple[int, int]:
