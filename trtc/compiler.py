@@ -20,7 +20,7 @@ from trtc.frontend import DTYPES, Compilable, Limits, dtype_of, open_checkpoint
 from trtc.ir.graph import Graph
 from trtc.passes import Pipeline
 from trtc.passes.pipeline import Observer
-from trtc.plugins import load_file, load_installed
+from trtc.plugins import load_all
 from trtc.runtime.bundle import EngineBundle
 
 LONGEST = 4096   # tokens of a sequence where nothing is said, if the model takes as many
@@ -103,9 +103,7 @@ def plan(
 
     Args: as of `compile`.
     """
-    load_installed()
-    for file in load:
-        load_file(file)
+    load_all(load)
     to = find_target(target or default_target())
     options = _options(to, tensorrt)
     pipeline = _pipeline(passes, to, model.limits, options, paged_kv_cache)
@@ -175,7 +173,7 @@ def compile(
         max_input_len: new tokens of a sequence in one call at most; max_seq_len where 0.
         max_seq_len: tokens of a sequence in all at most; the model's positions, up to 4096, where 0.
         passes: the pipeline before the target's own passes, which always follow it.
-        load: Python files whose passes the pipeline may name.
+        load: Python files whose passes the pipeline may name, whose family the model may be of.
         all_logits: give the logits of every token instead of the last of each sequence.
         paged_kv_cache: the KV cache is a pool of pages, which sequences get as they grow: target cuda.
         observers: told of each pass as it has run.
@@ -184,6 +182,7 @@ def compile(
         tensorrt: what TensorRT's builder is told.
     Errors: a TrtcError where the checkpoint, an option or this machine refuses; nothing half-written stays.
     """
+    load_all(load)   # first: a family may be among what they bring
     model = read_model(
         path, dtype=dtype, max_batch_size=max_batch_size, max_input_len=max_input_len, max_seq_len=max_seq_len,
         all_logits=all_logits,

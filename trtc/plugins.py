@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 import traceback
+from collections.abc import Iterable
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -32,6 +33,13 @@ def load_file(path: str | Path) -> None:
             raise
         at = [f"at {path}:{f.lineno}" for f in traceback.extract_tb(error.__traceback__) if f.filename == str(file)]
         raise TrtcError(f"{path} cannot be loaded: {type(error).__name__}: {error}", *at[-1:]) from None
+
+
+def load_all(files: Iterable[str | Path] | None) -> None:
+    """Make what installed packages bring known, and what is in these files."""
+    load_installed()
+    for file in files or ():
+        load_file(file)
 
 
 def load_installed() -> None:
