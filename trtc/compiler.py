@@ -24,6 +24,7 @@ from trtc.plugins import load_all
 from trtc.runtime.bundle import EngineBundle
 
 LONGEST = 4096   # tokens of a sequence where nothing is said, if the model takes as many
+GREATEST = 2**31 - 1   # of any size
 
 
 @dataclass(frozen=True)
@@ -140,8 +141,9 @@ def _limits(checkpoint: Compilable, batch: int, inputs: int, tokens: int) -> Lim
     tokens = tokens or min(checkpoint.config.max_position_embeddings, LONGEST)
     inputs = inputs or tokens
     for name, number in (("max_batch_size", batch), ("max_input_len", inputs), ("max_seq_len", tokens)):
-        if number < 1:
-            raise TrtcError(f"{name} is {number}, but must be at least 1")
+        if not 1 <= number <= GREATEST:
+            want = "at least 1" if number < 1 else f"at most {GREATEST}, as sizes are 32-bit integers"
+            raise TrtcError(f"{name} is {number}, but must be {want}")
     positions = checkpoint.config.max_position_embeddings
     if checkpoint.config.learned_positions and tokens > positions:
         want = f"must not exceed {positions}, the positions that the model has learned"
@@ -188,8 +190,7 @@ def compile(
         all_logits=all_logits,
     )   # fmt: skip
     made = plan(
-        model, target=target, passes=passes, load=load, observers=observers, tensorrt=tensorrt,
-        paged_kv_cache=paged_kv_cache,
+        model, target=target, passes=passes, observers=observers, tensorrt=tensorrt, paged_kv_cache=paged_kv_cache,
     )   # fmt: skip
     return build(made, out, threads=threads, progress=progress)
 
