@@ -121,6 +121,8 @@ def write_atomically(file: Path, text: str) -> None:
         descriptor, name = tempfile.mkstemp(dir=real.parent, prefix=f".{real.name}.")
     except (FileNotFoundError, NotADirectoryError):
         raise TrtcError(f"{file} cannot be written: {file.parent} is not a folder") from None
+    except OSError as error:
+        raise TrtcError(f"{file} cannot be written: {(error.strerror or '').lower()}") from None
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
             stream.write(text)
