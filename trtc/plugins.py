@@ -45,4 +45,8 @@ def load_all(files: Iterable[str | Path] | None) -> None:
 def load_installed() -> None:
     """Import the modules that installed packages announce under ``trtc.passes``."""
     for entry in entry_points(group=GROUP):
-        entry.load()
+        try:
+            entry.load()
+        except Exception as error:
+            what = f"{entry.value}, which an installed package announces under {GROUP}, cannot be loaded"
+            raise TrtcError(f"{what}: {type(error).__name__}: {error}") from None
