@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from trtc.backend.cuda.plan import plan_of
+from trtc.backend.cuda.plan import plans_of
+from trtc.backend.cuda.target import architectures
 from trtc.backend.tensorrt.api import PRODUCTS, api_of
 from trtc.backend.tensorrt.options import Options
 from trtc.backend.tensorrt.profiles import plan_profiles
@@ -65,7 +66,7 @@ def estimate(
 def _computed(graph: Graph, target: Target) -> int:
     """The bytes of intermediate values: as they are laid out where that is our work, else as if no op were fused."""
     if target.name == "cuda":
-        return max(p.layout.bytes for p in plan_of(graph, int(target.version)).phases)
+        return max(phase.layout.bytes for plan in plans_of(graph, architectures(target)) for phase in plan.phases)
     return peak_bytes(graph, {name: most for name, (_, most) in graph.bounds.items()})
 
 

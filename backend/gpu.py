@@ -8,7 +8,10 @@ from dataclasses import dataclass
 MAJOR, MINOR = 75, 76   # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
 CLOCK, CORES, MEMORY_CLOCK, MEMORY_WIDTH = 13, 16, 36, 37   # kHz, multiprocessors, kHz, bits
 
-PER_CLOCK = {"7.0": 1024, "7.5": 1024, "8.0": 2048, "8.6": 1024, "8.7": 2048, "8.9": 1024, "9.0": 4096, "10.0": 8192}
+PER_CLOCK = {
+    "7.0": 1024, "7.5": 1024, "8.0": 2048, "8.6": 1024, "8.7": 2048, "8.9": 1024, "9.0": 4096, "10.0": 8192,
+    "10.3": 8192,
+}   # fmt: skip
 """Operations on 16-bit floats that the tensor cores of one multiprocessor do in a clock, by compute capability.
 
 Source: NVIDIA's architecture papers: dense products, where sums are kept in 16 bits if that is faster.

@@ -16,7 +16,7 @@ of what has been executed. `trtc targets NAME:VERSION` prints one target, `trtc 
 that is not listed is taken as the nearest before it; of a TensorRT that is newer than all of them, the module that is
 installed is asked what it has. `tensorrt:10.16/sm100` names the GPU, too, where that matters; with `+plugins` behind it
 trtc's own kernels are taken where they help (docs/kernels.md). What is a version elsewhere is an architecture of target
-cuda: `cuda:90` is for GPUs of compute capability 9.0.
+cuda, or several: `cuda:90` is for GPUs of compute capability 9.0, `cuda:80,90` for those of 8.0, too.
 """
 
 def document(executed: str) -> str:

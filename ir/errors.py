@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import NamedTuple
 
 from trtc.errors import TrtcError
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """A span of a text: where an operation or an option was written."""
 
     file: str

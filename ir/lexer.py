@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from trtc.ir.errors import ParseError, Source
 
@@ -17,8 +17,7 @@ _TOKEN = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Token:
+class Token(NamedTuple):
     kind: str
     text: str
     source: Source
@@ -28,14 +27,15 @@ def tokens(text: str, file: str) -> list[Token]:
     """The tokens of a text, then one of kind "end"; a ``ParseError`` at a character that starts none."""
     found: list[Token] = []
     at = 0
-    while at < len(text):
-        match = _TOKEN.match(text, at)
-        if not match:
-            raise ParseError(f"unexpected character {text[at]!r}", source=Source(file, text, at, at + 1))
-        kind = match.lastgroup or ""
-        if kind != "skip":
-            found.append(Token(kind, match.group(), Source(file, text, at, match.end())))
-        at = match.end()
+    for match in _TOKEN.finditer(text):
+        start, end = match.span()
+        if start > at:
+            break
+        at = end
+        if (kind := match.lastgroup or "") != "skip":
+            found.append(Token(kind, match.group(), Source(file, text, start, end)))
+    if at < len(text):
+        raise ParseError(f"unexpected character {text[at]!r}", source=Source(file, text, at, at + 1))
     end = len(text.rstrip())   # trailing space is no place to point at
     return [*found, Token("end", "end of text", Source(file, text, end, end + 1))]
 

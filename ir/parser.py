@@ -17,6 +17,7 @@ from trtc.ir.types import DTYPES, Dim, DType, Size, TensorType
 
 T = TypeVar("T")
 MAX_DIGITS = 20   # i64 has 19 and a sign
+UNSTATED = {"input", "result"}   # ops that no statement makes
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r"}
 
 
@@ -237,9 +238,9 @@ class Parser:
             targets.append(self.take_kind("name", "a value such as %y"))
         self.take("=")
         word = self.take_kind("word", "an op")
-        known = OPS.keys() - {"input", "result"}
-        if word.text not in known:
-            raise self.error(f"unknown op `{word.text}`", *nearest(word.text, sorted(known)), at=word.source)
+        if word.text not in OPS or word.text in UNSTATED:
+            known = sorted(OPS.keys() - UNSTATED)
+            raise self.error(f"unknown op `{word.text}`", *nearest(word.text, known), at=word.source)
         kind = OPS[word.text]
         listed, named = self._operands(kind)
         attributes = self._attributes(kind) if self.accept("{") else {}

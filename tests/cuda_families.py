@@ -13,7 +13,7 @@ import family_cases_new
 import numpy as np
 from models import KNOWN, LIMITS, Case, Floats, calls, checkpoint, graph_logits
 
-from trtc.backend.cuda.plan import Plan, plan_of
+from trtc.backend.cuda.plan import Plan, plans_of
 from trtc.backend.cuda.simulate import Simulator
 from trtc.compiler import Model, plan, read_model
 from trtc.ir import Array, Graph
@@ -29,7 +29,7 @@ def planned(name: str, dtype: str = "float32") -> tuple[Model, Graph, Plan]:
     """A case's model, its legal graph and its plan."""
     model = read_model(checkpoint(name), dtype=dtype, **LIMITS)
     graph = plan(model, target="cuda:90").graph
-    return model, graph, plan_of(graph, 90)
+    return model, graph, plans_of(graph, [90])[0]
 
 
 def simulated(name: str, dtype: str = "float32") -> Floats:

@@ -333,7 +333,7 @@ def serving(case: Case, architecture: int) -> list[Kernel]:
     found = [k for k in KERNELS[type(case.op)] if k.serves(case.op, architecture) is None]
     weight, appends = case.op.operands.get("weight"), isinstance(case.op, fused.AppendAndAttend)
     normed = isinstance(case.op, fused.LinearForNorm) or "squares" in case.op.operands
-    wide = case.op.dtype == f32 and (appends or (weight is not None and weight.dtype in (i4, i8)))
+    wide = case.op.dtype == f32 and (appends or (weight is not None and weight.dtype in (i4, i8, f8e4m3)))
     assert found or wide or (normed and case.op.dtype != bf16)
     return found
 

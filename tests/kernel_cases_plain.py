@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 from kernel_cases import Case, Maker, Random
-from kernel_cases_linear import MAKES
+from kernel_cases_linear import F8, I4, I4_ZEROS, I8, I8_GROUPS, MAKES, weights
 
 from trtc.backend.kernels import ops as fused
 from trtc.ir import ops
 from trtc.ir.op import Op
 from trtc.ir.ops import scalar
-from trtc.ir.types import DType, bool_, f32, i4, i8, i32, i64
+from trtc.ir.types import DType, bool_, f32, i32, i64
 
 Make = Callable[[Random, DType], Case]
 SHAPES = (
@@ -172,10 +172,11 @@ def rope(rng: Random, dtype: DType) -> Case:
 
 
 def dequantize(rng: Random, dtype: DType) -> Case:
-    make, stored = maker(rng), (i8, i4)[int(rng.integers(2))]
-    weight = make.integers("weight", stored[3, 256], *((-128, 127) if stored == i8 else (-8, 7)))
-    scales = make.floats("scales", dtype[(3,) if stored == i8 else (3, 2)])
-    return make.case(fused.Dequantize(weight, scales))
+    how = (I8, I4, F8, I4_ZEROS, I8_GROUPS)[int(rng.integers(5))]
+    make = maker(rng)
+    weight, scales, zeros = weights(make, dtype, 3, 256, how)
+    assert scales
+    return make.case(fused.Dequantize(weight, scales, zeros))
 
 
 MAKES.update({

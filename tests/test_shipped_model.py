@@ -34,11 +34,6 @@ def read_header(file: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def train(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:
     return transformers.AutoTokenizer.from_pretrained(MODEL)
@@ -101,7 +96,8 @@ def test_tokenizer_round_trips(tokenizer: Any, text: str) -> None:
 def test_train_writes_a_directory_that_transformers_loads(tmp_path: Path) -> None:
     text = "".join(f"Line {number}:\nthe quick brown fox is number {number * 7}.\n\n" for number in range(60))
     (tmp_path / "text.txt").write_text(text)
-    done = train(tmp_path / "text.txt", "-o", tmp_path / "model", *TINY.split(), "--golden-tokens", 2)
+    command = [sys.executable, SCRIPT, tmp_path / "text.txt", "-o", tmp_path / "model", *TINY.split()]
+    done = subprocess.run([*command, "--golden-tokens", "2"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert {path.name for path in (tmp_path / "model").iterdir()} == {path.name for path in MODEL.iterdir()}
     report = json.loads((tmp_path / "model" / "TRAINING.json").read_text())
@@ -114,12 +110,18 @@ def test_train_writes_a_directory_that_transformers_loads(tmp_path: Path) -> Non
     assert ids[0].tolist() == golden["input_ids"] + golden["greedy_new_ids"]
 
 
-def test_train_refuses_too_little_text(tmp_path: Path) -> None:
+def test_train_refuses_too_little_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "text.txt").write_text("a few words")
-    done = train(tmp_path / "text.txt", "-o", tmp_path / "model", *TINY.split())
     message = "train.py: error: last tenth of the text: 2 tokens, but must be at least --context 16"
-    assert (done.returncode, done.stderr.splitlines()[-1]) == (2, message)
+    assert refusal(capsys, tmp_path / "text.txt", "-o", tmp_path / "model", *TINY.split()) == (2, message)
     assert not list((tmp_path / "model").iterdir())
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[object, str]:
+    """The exit code of the script and the last line that it prints."""
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(SCRIPT))["main"]([*map(str, arguments)])
+    return stop.value.code, capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -131,7 +133,6 @@ def test_train_refuses_too_little_text(tmp_path: Path) -> None:
     ],
 )
 def test_train_refuses_bad_options(capsys: pytest.CaptureFixture[str], options: str, message: str) -> None:
-    with pytest.raises(SystemExit) as stop:
-        runpy.run_path(str(SCRIPT))["main"](["nowhere.txt", "-o", "nowhere", *options.split()])
-    assert (stop.value.code, capsys.readouterr().err.splitlines()[-1]) == (2, f"train.py: error: {message}")
+    refused = refusal(capsys, "nowhere.txt", "-o", "nowhere", *options.split())
+    assert refused == (2, f"train.py: error: {message}")
     assert not Path("nowhere").exists()

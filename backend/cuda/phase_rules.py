@@ -219,7 +219,7 @@ def whole_weight(op: FusedLinear) -> Value | None:
     """fused_linear(x, integers, scales) of many rows  ->  fused_linear(x, dequantize(integers, scales))"""
     if not op.scales or op.softcap or op.squares or is_few(op.x):
         return None
-    return FusedLinear(op.x, Dequantize(op.weight, op.scales), None, op.bias, op.residual)
+    return FusedLinear(op.x, Dequantize(op.weight, op.scales, op.zeros), None, op.bias, op.residual)
 
 
 def linear_for_norm(op: RMSNorm, graph: Graph) -> Mapping[Value, Value] | Skip | None:
@@ -229,7 +229,7 @@ def linear_for_norm(op: RMSNorm, graph: Graph) -> Mapping[Value, Value] | Skip |
     """
     total = op.x.x if isinstance(op.x, Reshape) else op.x
     match total:
-        case FusedLinear(x, weight, scales, bias, Value() as residual, None, "", 0) as y if is_few(x):
+        case FusedLinear(x, residual=Value() as residual, squares=None, activation="", softcap=0) as y if is_few(x):
             pass
         case _:
             return None
@@ -239,7 +239,7 @@ def linear_for_norm(op: RMSNorm, graph: Graph) -> Mapping[Value, Value] | Skip |
         return None
     if any(reader.weight.dtype == i4 and _int(product(reader.x.shape[:-1])) > FEW // 2 for reader in readers):
         return Skip(f"4-bit weights are quicker behind a norm of its own where there are more than {FEW // 2} rows")
-    made = LinearForNorm(x, weight, scales, bias, residual, op.weight, loc=y.loc)
+    made = LinearForNorm(x, y.weight, y.scales, y.bias, residual, op.weight, y.zeros, loc=y.loc)
     normed = {reader: _of_squares(reader, made, op.eps) for reader in readers}
     if why := next(filter(None, map(unserved, (made, *normed.values()))), None):
         return Skip(why)
@@ -261,16 +261,14 @@ def _products(value: Value, graph: Graph) -> list[Linear | FusedLinear] | None:
     return found if once and all(is_few(each.x) for each in found) else None
 
 
-def _of_squares(op: Linear | FusedLinear, made: LinearForNorm, eps: float) -> FusedLinear:
+def _of_squares(op: Linear | FusedLinear, made: LinearForNorm, eps: float) -> Op:
     """A product of the norm of what is made."""
     _, z, squares = made.results
     *rows, _ = op.x.shape
     x, squares = Reshape(z, op.x.shape), Reshape(squares, (*rows, squares.shape[-1]))
     if isinstance(op, Linear):
         return FusedLinear(x, op.weight, None, op.bias, squares=squares, eps=eps, loc=op.loc)
-    return FusedLinear(
-        x, op.weight, op.scales, op.bias, op.residual, squares, op.activation, op.softcap, eps, loc=op.loc,
-    )   # fmt: skip
+    return op.with_attributes(x=x, squares=squares, eps=eps)
 
 
 def narrow(op: TopK) -> Value | None:

@@ -1,6 +1,6 @@
 """Launch plans: every phase of an engine as steps over laid out memory, and the JSON that the runtime reads.
 
-    {"format": "trtc.cuda-plan", "version": 1, "architecture": 90,
+    {"format": "trtc.cuda-plan", "version": 1, "architecture": 90, "specific": false,
      "kernels": [{"file": "kernels/linear-ab12.cubin", "entry": "skinny_linear", "shared_bytes": 0}, ...],
      "weights": {"file": "weights.safetensors", "bytes": n, "tensors": {NAME: {"offset": n, "bytes": n}, ...}},
      "counter_bytes": n,
@@ -24,6 +24,15 @@ live at one time at most, may be compared with. A STEP is one of
 goes by the input's name, or ``{"at": "counters"}``. An EXPR is a number, or text for `trtc.expressions` in B, S, M,
 P and ``multiprocessors``. A step with ``overlaps`` may start before the one before it is done: it waits by itself. The
 first has none: a run begins when all that came before is done.
+
+A plan of architecture 86 runs on GPUs of compute capability 8.6 and of later ones of its generation, 8.7 to 8.9; if it
+is ``specific``, on those of 8.6 alone. An engine for several architectures has a plan for each, and as plan.json
+
+    {"format": "trtc.cuda-plans", "version": 1,
+     "plans": [{"architecture": 80, "specific": false, "file": "plan-80.json"}, ...]}
+
+Of those that run on a GPU the one of the greatest architecture is meant. Phases and the bounds of each, weights and
+their places are the same in all of them; kernels, machine code, grids and scratch memory are each plan's own.
 """
 
 from __future__ import annotations
@@ -39,12 +48,13 @@ from trtc.backend.cuda.weights import Weights
 from trtc.backend.kernels import Kernel, Launch, Pointer, product
 from trtc.backend.kernels.launch import Argument
 from trtc.backend.kernels.ops import FusedLinear
+from trtc.errors import TrtcError
 from trtc.expressions import evaluate
 from trtc.ir.graph import Graph
 from trtc.ir.ops import Linear
 
-FORMAT, VERSION = "trtc.cuda-plan", 1
-EARLY = ("weight", "bias", "scales", "fc", "proj")   # operands that kernels may read before they wait
+FORMAT, SEVERAL, VERSION = "trtc.cuda-plan", "trtc.cuda-plans", 1
+EARLY = ("weight", "bias", "scales", "zeros", "fc", "proj")   # operands that kernels may read before they wait
 
 
 @dataclass(frozen=True)
@@ -75,6 +85,12 @@ class Plan:
         return {kernel_key(k, n): (k, n) for p in self.phases for s in p.steps if (k := s.kernel) and (n := s.launch)}
 
     @property
+    def record(self) -> dict[str, Any]:
+        """What decides which GPUs it runs on: of which its kernels' machine code is."""
+        specific = any(kernel.specific for kernel, _ in self.kernels.values())
+        return {"architecture": self.architecture, "specific": specific}
+
+    @property
     def counter_bytes(self) -> int:
         """What the greatest launch counts in."""
         found = {(s.launch.counter_bytes, n) for n, p in enumerate(self.phases) for s in p.steps if s.launch}
@@ -91,7 +107,7 @@ class Plan:
         kernels = self.kernels
         order = {key: number for number, key in enumerate(kernels)}
         return {
-            "format": FORMAT, "version": VERSION, "architecture": self.architecture,
+            "format": FORMAT, "version": VERSION, **self.record,
             "kernels": [
                 {"file": files[key], "entry": launch.entry, "shared_bytes": launch.shared_bytes}
                 for key, (_, launch) in kernels.items()
@@ -107,18 +123,27 @@ def kernel_key(kernel: Kernel, launch: Launch) -> tuple[Any, ...]:
     return kernel.source, launch.entry, launch.shared_bytes, tuple(sorted(launch.defines.items()))
 
 
-def plan_of(graph: Graph, architecture: int, only: Iterable[str] = ()) -> Plan:
-    """The plan of a legal graph.
+def plans_of(graph: Graph, architectures: Iterable[int]) -> list[Plan]:
+    """The plan of a legal graph for each architecture.
 
-    Args:
-        only: the names of the phases to plan; all where empty.
+    Errors:
+        TrtcError: they would need weights of their own.
     """
-    weights, wanted = Weights(), set(only)
+    narrowed = list(phases(graph))
+    plans = [_plan(narrowed, each) for each in architectures]
+    for other in plans[1:]:
+        if other.weights.stored != plans[0].weights.stored:
+            said = f"for architectures {plans[0].architecture} and {other.architecture} kernels read different weights"
+            raise TrtcError(f"{said}, but an engine has one set", "help: compile an engine for each")
+    return plans
+
+
+def _plan(narrowed: Iterable[Phase], architecture: int) -> Plan:
+    weights = Weights()
     found: list[PhasePlan] = []
-    for phase in phases(graph):
-        if not wanted or phase.name in wanted:
-            steps = steps_of(phase.graph, architecture, weights)
-            found.append(PhasePlan(phase, steps, layout(steps, phase.extremes())))
+    for phase in narrowed:
+        steps = steps_of(phase.graph, architecture, weights)
+        found.append(PhasePlan(phase, steps, layout(steps, phase.extremes())))
     return Plan(architecture, found, weights)
 
 

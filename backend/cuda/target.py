@@ -20,19 +20,16 @@ CANDIDATES = 64   # of the greatest logits that an engine returns, apart from al
 
 
 def cuda(wanted: str) -> Target:
-    """CUDA kernels for GPUs of one architecture, such as ``cuda:90`` for compute capability 9.0.
+    """CUDA kernels for GPUs of one architecture, such as ``cuda:90`` for compute capability 9.0, or of several.
 
-    Where none is stated, it is that of this machine's first GPU, or 90.
+    Where none is stated, it is that of this machine's first GPU, or 90. Several are ``cuda:80,90``, in any order.
     """
-    chosen = wanted or str(installed() or USUAL)
-    known = ", ".join(map(str, ARCHITECTURES))
-    if chosen not in map(str, ARCHITECTURES):
-        raise IRError(f"the architecture of target cuda is {chosen}, but must be one of {known}")
+    chosen = _stated(wanted) if wanted else (installed() or USUAL,)
     return Target(
         name="cuda",
-        version=chosen,
+        version=",".join(map(str, chosen)),
         summary="CUDA kernels and cuBLASLt in one launch plan: built on any machine, run on NVIDIA GPUs.",
-        native=native(int(chosen)),
+        native=native(chosen),
         plugins=STAGES,
         prepare=(f"choose-next{{count={CANDIDATES}}}", f"pad-caches{{multiple=1 widest={LARGEST}}}"),
         paged=PageCaches.name,
@@ -40,13 +37,32 @@ def cuda(wanted: str) -> Target:
     )
 
 
-def native(architecture: int) -> Mapping[type[Op], Condition]:
-    """What the plan has a way to do: by a kernel of the registry, by cuBLASLt, or by looking at bytes otherwise."""
+def _stated(wanted: str) -> tuple[int, ...]:
+    """The architectures that a version such as ``80,90`` names, each once, the least first."""
+    known = {str(each): each for each in ARCHITECTURES}
+    names = wanted.split(",")
+    if unknown := [name for name in names if name not in known]:
+        said = f"the architecture of target cuda is {unknown[0] or 'empty'}, but must be one of {', '.join(known)}"
+        raise IRError(said, "help: --target cuda:80,90 is for several")
+    return tuple(sorted({known[name] for name in names}))
+
+
+def architectures(to: Target) -> tuple[int, ...]:
+    """Those that an engine of target cuda is for, the least first."""
+    return tuple(map(int, to.version.split(",")))
+
+
+def native(chosen: tuple[int, ...]) -> Mapping[type[Op], Condition]:
+    """What the plan has a way to do: by a kernel of the registry, by cuBLASLt, or by looking at bytes otherwise.
+
+    Args:
+        chosen: the architectures, each of which must have the kernel.
+    """
 
     @stated("a kernel serves its types and sizes, which docs/kernels.md lists")
     def served(op: Op) -> str | None:
-        found = find(op, architecture)
-        return None if isinstance(found, Kernel) else found
+        found = (find(op, each) for each in chosen)
+        return next((why for why in found if not isinstance(why, Kernel)), None)
 
     return {**dict.fromkeys(KERNELS, served), ir.Reshape: always, ir.Linear: _product}
 

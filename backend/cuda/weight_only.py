@@ -1,32 +1,35 @@
-"""Weights of 8 and 4 bits that stay so: those of constant expressions ``integers * scale`` are given to the kernels."""
+"""Weights of 8 and 4 bits that stay so: those of expressions ``(q - zeros) * scale`` are given to the kernels."""
 
 from __future__ import annotations
 
-from trtc.backend.integers import integers
+from trtc.backend.integers import Integers, integers
 from trtc.backend.kernels import ARCHITECTURES, Kernel, find
-from trtc.backend.kernels.ops import GROUP, FusedLinear
+from trtc.backend.kernels.ops import FusedLinear
 from trtc.ir.graph import Graph
 from trtc.ir.op import Value
-from trtc.ir.ops import Broadcast, Cast, Linear, Reshape
-from trtc.ir.types import i4, i8
+from trtc.ir.ops import Cast, Linear, Reshape
+from trtc.ir.types import DType, i4, i8
 from trtc.passes.rewrite import Skip
 
 
 def weight_only(op: Linear, graph: Graph) -> Value | Skip | None:
-    """linear(x, integers * scale)  ->  fused_linear(x, integers, scales), where a kernel takes the layout"""
+    """linear(x, (q - zeros) * scale)  ->  fused_linear(x, q, scales, zeros), where a kernel takes the layout"""
     if not graph.is_constant(op.weight) or op.dtype.bits == 32 or not (found := integers(op.weight)):
         return None
-    (rows, columns), (down, across) = found.sizes, found.block
-    stored = i4 if found.bits == 4 and columns % GROUP == 0 and across % GROUP == 0 else i8
-    if down > 1 or (stored == i8 and across < columns):
-        return Skip(f"a scale is of {down} rows and {across} columns")
-    scales = Cast(found.scale, op.dtype)
-    if stored == i4:
-        parts, each = columns // across, across // GROUP
-        spread = Broadcast(Reshape(scales, (rows, parts, 1)), (rows, parts, each))
-        scales = Reshape(spread, (rows, columns // GROUP))
-    else:
-        scales = Reshape(scales, (rows,))
-    fused = FusedLinear(op.x, Cast(found.q, stored), scales, op.bias)
-    kernel = find(fused, max(ARCHITECTURES))
-    return fused if isinstance(kernel, Kernel) else Skip(kernel)
+    if found.block == (1, 1):
+        return Skip("each number has a scale of its own, as where groups are of columns in any order (act-order)")
+    why = ""
+    for stored in (i4, i8) if found.dtype == i4 else (found.dtype,):
+        fused = _fused(op, found.by_row, stored)
+        kernel = find(fused, max(ARCHITECTURES))
+        if isinstance(kernel, Kernel):
+            return fused
+        why = why or kernel
+    return Skip(why)
+
+
+def _fused(op: Linear, found: Integers, stored: DType) -> FusedLinear:
+    rows, groups = found.scale.shape
+    shape = (rows,) if groups == 1 else (rows, groups)
+    scales, zeros = (x and Reshape(Cast(x, op.dtype), shape) for x in (found.scale, found.zero))
+    return FusedLinear(op.x, Cast(found.q, stored), scales, op.bias, zeros=zeros)

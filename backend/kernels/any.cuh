@@ -12,6 +12,11 @@ __device__ __forceinline__ i64 wide(i64 x) { return x; }
 __device__ __forceinline__ i32 wide(i8 x) { return x; }
 __device__ __forceinline__ i32 wide(u8 x) { return x; }
 
+// f8e4m3 but NaN: exponent and mantissa, 7 bits, into those of f32, then 2^120.
+__device__ __forceinline__ float from_float8(u8 x) {
+    return __uint_as_float((x & 0x80u) << 24 | (x & 0x7fu) << 20) * 1.329227995784916e36f;
+}
+
 template <class X> __device__ __forceinline__ void put(f32* y, X x) { *y = (float)x; }
 template <class X> __device__ __forceinline__ void put(f16* y, X x) { *y = narrow<f16>((float)x); }
 template <class X> __device__ __forceinline__ void put(bf16* y, X x) { *y = narrow<bf16>((float)x); }

@@ -14,7 +14,9 @@ from trtc.backend.kernels.ptx import check
 from trtc.errors import TrtcError
 from trtc.ir.op import Op
 
-ARCHITECTURES = (80, 86, 89, 90, 120)   # Ampere, its consumer parts, Ada, Hopper, Blackwell's consumer parts
+ARCHITECTURES = (80, 86, 89, 90, 100, 120)
+"""Ampere, its consumer parts, Ada, Hopper, Blackwell, its consumer parts."""
+
 Condition: TypeAlias = Callable[[Any], "str | None"]
 LaunchRule: TypeAlias = Callable[[Any], Launch]
 

@@ -5,9 +5,12 @@
 // loads ahead, the first ones before the launches before this one are done; x is INPUTS loads ahead, a divisor of DEPTH.
 // BLOCKS: that a multiprocessor must hold.
 //
-// T: elements of x and y. BITS: of a weight; 16 is T, 8 and 4 are integers: 8 with a scale a row, 4 with a scale for 128
-// elements of a row, in the low half of a byte first. GATED: rows r and ROWS / 2 + r of the weight make element r of y:
-// activation(first) * second.
+// T: elements of x and y. BITS: of a weight; 16 is T, 8 and 4 are integers, of 4 the low half of a byte first; with FLOATS,
+// 8 are f8e4m3. GROUP: how many elements of a row share a scale, a multiple of 16 bytes of weights; INNER is all of them.
+// Scales are multiplied with sums where all that a warp loads of a row shares one, else with each weight, as T. ZEROS: each
+// scale has a zero, which is subtracted from its integers.
+//
+// GATED: rows r and ROWS / 2 + r of the weight make element r of y: activation(first) * second.
 //
 // SQUARES: before bias and activation, what the products make is divided by sqrt(mean square + eps) of a row of which sums
 // of 16 squares are given. They come to shared memory during the products, and a warp adds those of a row before its last.
@@ -22,49 +25,84 @@ constexpr int CHUNKS = INNER / CHUNK;
 constexpr int STEPS = (CHUNKS + WARPS - 1) / WARPS;
 constexpr int OUTER = GATED ? ROWS / 2 : ROWS;   // elements of a row of y
 constexpr int WORDS = EACH / 8;                  // 16 bytes of x that belong to 16 bytes of weights
+constexpr bool SCALES_SUMS = GROUP < INNER && GROUP % CHUNK == 0;   // of each load; those of a row are scaled at the end
+constexpr bool SCALES_WEIGHTS = GROUP % CHUNK != 0;
 
 struct Weights {
     uint4 raw[TILES][2];
-#if BITS == 4
-    T scale[TILES][2];
-#endif
+    T scale[TILES][2], zero[TILES][2];   // where there are some
 };
 struct Inputs {
     uint4 raw[COLUMNS][WORDS];
 };
 
-// Words of T that hold weights, in the order in which `spread` puts x.
-template <class E> __device__ __forceinline__ u32 from_nibbles(u32 word);
-template <> __device__ __forceinline__ u32 from_nibbles<bf16>(u32 word) {   // 0x4300 is 128, whose last bit is 1
-    u32 y = (word & 0x000f000fu) ^ 0x43084308u;
-    asm("fma.rn.bf16x2 %0, %0, %1, %2;" : "+r"(y) : "r"(0x3f803f80u), "r"(0xc308c308u));   // * 1 - 136
+// Both halves of words: a * b + c.
+template <class E> __device__ __forceinline__ u32 multiplied(u32 a, u32 b, u32 c);
+template <> __device__ __forceinline__ u32 multiplied<bf16>(u32 a, u32 b, u32 c) {
+    u32 y;
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(y) : "r"(a), "r"(b), "r"(c));
     return y;
 }
-template <> __device__ __forceinline__ u32 from_nibbles<f16>(u32 word) {   // 0x6400 is 1024, whose last bit is 1
+template <> __device__ __forceinline__ u32 multiplied<f16>(u32 a, u32 b, u32 c) {
+    u32 y;
+    asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(y) : "r"(a), "r"(b), "r"(c));
+    return y;
+}
+constexpr u32 NOTHING = 0x80008000u;   // -0: what is added to it stays as it is
+__device__ __forceinline__ u32 twice(T x) { return x.bits * 0x10001u; }
+
+// Words of T that hold weights, in the order in which `spread` puts x. `less` is what is added to what the bits make.
+template <class E> __device__ __forceinline__ u32 from_nibbles(u32 word, u32 less);
+template <> __device__ __forceinline__ u32 from_nibbles<bf16>(u32 word, u32 less) {   // 0x4300 is 128, whose last bit is 1
+    return multiplied<bf16>((word & 0x000f000fu) ^ 0x43084308u, 0x3f803f80u, less);   // * 1 - 136
+}
+template <> __device__ __forceinline__ u32 from_nibbles<f16>(u32 word, u32 less) {   // 0x6400 is 1024, whose last bit is 1
     u32 y = (word & 0x000f000fu) ^ 0x64086408u;
-    asm("sub.rn.f16x2 %0, %0, %1;" : "+r"(y) : "r"(0x64086408u));
+    asm("add.rn.f16x2 %0, %0, %1;" : "+r"(y) : "r"(less));
     return y;
 }
 // The same of bytes, two of a word: the lower ones for i = 0.
-template <class E> __device__ __forceinline__ u32 from_bytes(u32 word, int i);
-template <> __device__ __forceinline__ u32 from_bytes<bf16>(u32 word, int i) {
+template <class E> __device__ __forceinline__ u32 from_bytes(u32 word, int i, u32 less);
+template <> __device__ __forceinline__ u32 from_bytes<bf16>(u32 word, int i, u32 less) {
     const u32 both = __byte_perm(word, 0x43434343u, i ? 0x7372 : 0x7170);
-    u32 y = both & 0xff7fff7fu;                                              // 128 + the last 7 bits
-    const u32 base = both & 0xff80ff80u;                                     // 128, or 256 for negative ones
-    asm("fma.rn.bf16x2 %0, %1, %2, %0;" : "+r"(y) : "r"(base), "r"(0xbf80bf80u));
+    const u32 last = both & 0xff7fff7fu;   // 128 + the last 7 bits
+    const u32 base = both & 0xff80ff80u;   // 128, or 256 for negative ones
+    const u32 y = multiplied<bf16>(base, 0xbf80bf80u, last);
+    return ZEROS ? multiplied<bf16>(y, 0x3f803f80u, less) : y;
+}
+template <> __device__ __forceinline__ u32 from_bytes<f16>(u32 word, int i, u32 less) {   // 1024 + (weight + 128), less 1152
+    u32 y = __byte_perm(word ^ 0x80808080u, 0x64646464u, i ? 0x7372 : 0x7170);
+    asm("add.rn.f16x2 %0, %0, %1;" : "+r"(y) : "r"(less));
     return y;
 }
-template <> __device__ __forceinline__ u32 from_bytes<f16>(u32 word, int i) {   // 1024 + (weight + 128), less 1152
-    u32 y = __byte_perm(word ^ 0x80808080u, 0x64646464u, i ? 0x7372 : 0x7170);
-    asm("sub.rn.f16x2 %0, %0, %1;" : "+r"(y) : "r"(0x64806480u));
-    return y;
+// The same of f8e4m3: exponent and mantissa, 7 bits, into those of T, then 2^120 or 2^8.
+template <class E> __device__ __forceinline__ u32 from_floats(u32 word, int i);
+template <> __device__ __forceinline__ u32 from_floats<bf16>(u32 word, int i) {
+    const u32 both = __byte_perm(word, 0, i ? 0x3424 : 0x1404);
+    return multiplied<bf16>((both & 0x80008000u) | (both >> 4 & 0x07f007f0u), 0x7b807b80u, NOTHING);
+}
+template <> __device__ __forceinline__ u32 from_floats<f16>(u32 word, int i) {
+    const u32 both = __byte_perm(word, 0, i ? 0x3424 : 0x1404);
+    return multiplied<f16>((both & 0x80008000u) | (both >> 1 & 0x3f803f80u), 0x5c005c00u, NOTHING);
+}
+// -(136 + zero), or what else of T turns what the bits of integers make into integers - zero.
+template <class E> __device__ __forceinline__ u32 less_zero(u32 zero);
+template <> __device__ __forceinline__ u32 less_zero<bf16>(u32 zero) {
+    const u32 made = BITS == 4 ? 0xc308c308u : NOTHING;
+    return ZEROS ? multiplied<bf16>(zero, 0xbf80bf80u, made) : made;
+}
+template <> __device__ __forceinline__ u32 less_zero<f16>(u32 zero) {
+    const u32 made = BITS == 4 ? 0xe408e408u : 0xe480e480u;
+    return ZEROS ? multiplied<f16>(zero, 0xbc00bc00u, made) : made;
 }
 
 // The i-th word of two weights of T in 16 bytes.
-__device__ __forceinline__ u32 weights(const uint4& raw, int i) {
+__device__ __forceinline__ u32 weights(const uint4& raw, int i, u32 less, u32 scale) {
     if (BITS == 16) return word_of(raw, i);
-    if (BITS == 8) return from_bytes<T>(word_of(raw, i / 2), i % 2);
-    return from_nibbles<T>(word_of(raw, i / 4) >> (i % 4 * 4));
+    const u32 y = BITS == 4 ? from_nibbles<T>(word_of(raw, i / 4) >> (i % 4 * 4), less)
+                  : FLOATS  ? from_floats<T>(word_of(raw, i / 2), i % 2)
+                            : from_bytes<T>(word_of(raw, i / 2), i % 2, less);
+    return SCALES_WEIGHTS ? multiplied<T>(y, scale, NOTHING) : y;
 }
 // The i-th word of two elements of x: for 4 bits those that stand 4 apart, as their weights do in a word.
 __device__ __forceinline__ u32 spread(const uint4 (&x)[WORDS], int i) {
@@ -87,6 +125,9 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) skinny_linear(
 #endif
 #if SQUARES
     const float* squares,
+#endif
+#if ZEROS
+    const T* zeros,
 #endif
 #if FOR_NORM
     const T* gain,
@@ -127,8 +168,15 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) skinny_linear(
 #pragma unroll
             for (int h = 0; h < 2; ++h) {
                 w.raw[m][h] = stream(rows[m][h] + chunk * 64);
-#if BITS == 4
-                w.scale[m][h] = scales[(u64)row_of(m, g + 8 * h) * CHUNKS + chunk];
+#if GROUP < INNER || ZEROS
+                const int group = SCALES_WEIGHTS ? (chunk * CHUNK + t * EACH) / GROUP : chunk * CHUNK / GROUP;
+                const u64 at = (u64)row_of(m, g + 8 * h) * (INNER / GROUP) + group;
+#endif
+#if GROUP < INNER
+                w.scale[m][h] = scales[at];
+#endif
+#if ZEROS
+                w.zero[m][h] = zeros[at];
 #endif
             }
         }
@@ -150,22 +198,27 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) skinny_linear(
 #pragma unroll
         for (int m = 0; m < TILES; ++m) {
             float group[COLUMNS][4] = {};
+            u32 less[2], scale[2];
+#pragma unroll
+            for (int h = 0; h < 2; ++h) {
+                less[h] = less_zero<T>(ZEROS ? twice(w.zero[m][h]) : 0);
+                scale[h] = SCALES_WEIGHTS ? twice(w.scale[m][h]) : 0;
+            }
+            const auto of = [&](int h, int i) { return weights(w.raw[m][h], i, less[h], scale[h]); };
 #pragma unroll
             for (int i = 0; i < EACH / 2; i += 2) {
-                const u32 a0 = weights(w.raw[m][0], i), a1 = weights(w.raw[m][1], i);
-                const u32 a2 = weights(w.raw[m][0], i + 1), a3 = weights(w.raw[m][1], i + 1);
+                const u32 a0 = of(0, i), a1 = of(1, i), a2 = of(0, i + 1), a3 = of(1, i + 1);
 #pragma unroll
                 for (int n = 0; n < COLUMNS; ++n) {
-                    mma<T>(BITS == 4 ? group[n] : sum[m][n], a0, a1, a2, a3, spread(in.raw[n], i), spread(in.raw[n], i + 1));
+                    mma<T>(SCALES_SUMS ? group[n] : sum[m][n], a0, a1, a2, a3, spread(in.raw[n], i), spread(in.raw[n], i + 1));
                 }
             }
-#if BITS == 4
+            if (!SCALES_SUMS) continue;
 #pragma unroll
             for (int n = 0; n < COLUMNS; ++n) {
 #pragma unroll
                 for (int i = 0; i < 4; ++i) sum[m][n][i] += wide(w.scale[m][i / 2]) * group[n][i];
             }
-#endif
         }
     };
 
@@ -226,7 +279,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) skinny_linear(
         float s = 0;
 #pragma unroll
         for (int w = 0; w < WARPS; ++w) s += part[w][m * COLUMNS + n][row / 8 * 2 + c % 2][row % 8 * 4 + c / 2];
-#if BITS == 8
+#if BITS < 16 && GROUP == INNER
         s *= wide(scales[row_of(m, row)]);
 #endif
 #if SQUARES

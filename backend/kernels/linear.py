@@ -11,7 +11,7 @@ from trtc.backend.kernels.ops.linear import ACTIVATIONS
 from trtc.backend.kernels.rules import fixed, float_type, last_axis, rows, threads, vector
 from trtc.ir.op import Value
 from trtc.ir.ops import Linear, SwiGLU
-from trtc.ir.types import bf16, f16, i8
+from trtc.ir.types import bf16, f8e4m3, f16
 
 MOST = 16             # rows of x that a block of the tensor cores' kernel takes
 MOST_SQUARED = 8192   # elements of a row whose squares it adds: they are in shared memory
@@ -38,9 +38,14 @@ def _skinny(op: Linear | FusedLinear) -> str | None:
     if isinstance(op, FusedLinear) and op.squares and (why := _squared(op.x)):
         return why
     chunk = 512 // op.weight.dtype.bits
-    if (why := _static(op)) or fixed(op.weight.shape[1]) % chunk == 0:
+    if why := _static(op):
         return why
-    return f"K is {op.weight.shape[1]}, but must be a multiple of {chunk}"
+    if fixed(op.weight.shape[1]) % chunk:
+        return f"K is {op.weight.shape[1]}, but must be a multiple of {chunk}"
+    each = chunk // 4   # of a row that a thread loads
+    if isinstance(op, FusedLinear) and op.group % each:
+        return f"a scale is of {op.group} elements of a row, but must be of a multiple of {each} of {op.weight.dtype}"
+    return None
 
 
 def _squared(x: Value) -> str | None:
@@ -86,7 +91,8 @@ def skinny_linear_for_norm(op: LinearForNorm) -> Launch:
     launch = _skinny_launch(op.product)
     *given, y, columns, cap = launch.arguments
     arguments = (*given, operand("gain"), y, result(1), result(2), columns, cap)
-    held = 3 if op.weight.dtype == i8 else launch.defines["BLOCKS"]   # as without a norm, whose registers are fewer
+    by_row = op.weight.dtype.bits == 8 and launch.defines["GROUP"] == launch.defines["INNER"]
+    held = 3 if by_row else launch.defines["BLOCKS"]   # as without a norm, whose registers are fewer
     return replace(launch, defines={**launch.defines, "FOR_NORM": 1, "BLOCKS": held}, arguments=arguments)
 
 
@@ -125,7 +131,8 @@ def _skinny_launch(op: FusedLinear) -> Launch:
     warps, depth = (16, 2 if bits == 16 else 1) if few else (8, 2)   # what measured best on an H100
     warps = 8 if bits == 4 and gated else warps
     defines = _defines(op) | {
-        "BITS": bits, "TILES": tiles, "COLUMNS": 1 if few else 2, "WARPS": warps, "DEPTH": depth, "INPUTS": depth,
+        "BITS": bits, "FLOATS": int(op.weight.dtype == f8e4m3), "GROUP": op.group, "ZEROS": int(op.zeros is not None),
+        "TILES": tiles, "COLUMNS": 1 if few else 2, "WARPS": warps, "DEPTH": depth, "INPUTS": depth,
         "BLOCKS": 3 if warps == 8 and few else 1, "SQUARES": int(op.squares is not None), "FOR_NORM": 0,
     }   # fmt: skip
     grid = (ceildiv(outer, 16 if gated else 16 * tiles), ceildiv(columns, 8 if few else 16), 1)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from trtc.backend.kernels.indexing import Sizes, collapsed
 from trtc.backend.kernels.kernel import kernel
 from trtc.backend.kernels.launch import Launch, Pointer, Scalar, ceildiv, operand, product, result
-from trtc.backend.kernels.ops import GROUP, Dequantize
+from trtc.backend.kernels.ops import Dequantize
 from trtc.backend.kernels.rules import fixed
 from trtc.ir.op import Op, Value
 from trtc.ir.ops import (
@@ -49,7 +49,7 @@ from trtc.ir.ops import (
     Transpose,
     Where,
 )  # fmt: skip
-from trtc.ir.types import DType, Size, bf16, bool_, f16, f32, i4, i8, i32, i64, u8
+from trtc.ir.types import DType, Size, bf16, bool_, f8e4m3, f16, f32, i4, i8, i32, i64, u8
 
 C_TYPES: Mapping[DType, str] = {
     f32: "f32", f16: "f16", bf16: "bf16", i8: "i8", u8: "u8", bool_: "u8", i32: "i32", i64: "i64",
@@ -208,15 +208,25 @@ def pointwise_rope(op: Rope) -> Launch:
     return text.launch(op, f"c3 >= {2 * half} ? {here} : {turned}", op.shape)
 
 
+NUMBERS: Mapping[DType, str] = {
+    i8: "(float)(i8)p0[i]", f8e4m3: "from_float8(p0[i])",
+    i4: "(float)((int)((u32)p0[i / 2] << (i % 2 ? 24 : 28)) >> 28)",
+}   # fmt: skip
+"""Element i of a weight as it is stored, in bytes."""
+
+
 @kernel("pointwise.cu")
 def dequantize(op: Dequantize) -> Launch:
-    """Elements of a weight from its integers and scales."""
-    text, four = _Text(), op.weight.dtype == i4
+    """Elements of a weight from what is stored, zeros and scales."""
+    text, product = _Text(), op.product
     text.pointers.append(operand("weight"))
-    text.declared.append(f"const {'u8' if four else 'i8'}* p0,")
-    column = f"c0 * {text.sizes(op.scales.shape[1])} + c1 / {GROUP}" if four else "c0"
-    number = "(float)((int)((u32)p0[i / 2] << (i % 2 ? 24 : 28)) >> 28)" if four else "(float)p0[i]"
-    return text.launch(op, f"{number} * {text.read('scales', op.scales, column)}", op.shape)
+    text.declared.append("const u8* p0,")
+    groups = fixed(op.weight.shape[1]) // product.group
+    group = f"c0 * {text.sizes(groups)} + c1 / {product.group}" if groups > 1 else "c0"
+    number = NUMBERS[op.weight.dtype]
+    if op.zeros:
+        number = f"({number} - {text.read('zeros', op.zeros, group)})"
+    return text.launch(op, f"{number} * {text.read('scales', op.scales, group)}", op.shape)
 
 
 @kernel("pointwise.cu", _few)

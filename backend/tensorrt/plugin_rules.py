@@ -12,7 +12,7 @@ from trtc.backend.tensorrt.api import Api
 from trtc.backend.tensorrt.plugins import is_kernels, refuses
 from trtc.ir.graph import Graph
 from trtc.ir.op import Op, Value
-from trtc.ir.ops import Cast, Concat, Linear, Reshape, Slice, Transpose
+from trtc.ir.ops import Broadcast, Cast, Concat, Linear, Reshape, Slice, Transpose
 from trtc.ir.types import i8, interval
 from trtc.passes.rewrite import Skip
 
@@ -31,7 +31,7 @@ def plugin_rules(api: Api, wanted: bool) -> tuple[Rule, ...]:
     def integer_linear(op: Linear, graph: Graph) -> Value | Skip | None:
         """linear(x, q * scale of each row)  ->  fused_linear(x, q, scale), of 8-bit integers"""
         found = integers(op.weight) if graph.is_constant(op.weight) else None
-        if found is None or found.bits != 8:
+        if found is None or found.dtype != i8 or found.zero:
             return None
         rows, columns = found.sizes
         if found.block != (1, columns):
@@ -57,7 +57,7 @@ def _stored(scales: Value) -> Value:
     match scales:
         case Cast(x) if x.dtype.is_float:
             return _stored(x)
-        case Reshape(x) | Slice(x) | Transpose(x):
+        case Reshape(x) | Slice(x) | Transpose(x) | Broadcast(x):
             return scales.with_attributes(x=_stored(x))
         case Concat(parts, axis):
             narrow = tuple(map(_stored, parts))

@@ -38,7 +38,7 @@ from trtc.backend.kernels import KERNELS  # noqa: E402
 from trtc.backend.kernels.nvrtc import compile_source  # noqa: E402
 from trtc.backend.tensorrt.plugins import Call  # noqa: E402
 from trtc.ir.op import Op  # noqa: E402
-from trtc.ir.types import bf16, i4, i8, i32  # noqa: E402
+from trtc.ir.types import bf16, f8e4m3, i4, i8, i32  # noqa: E402
 
 
 def compile_all(ops: Iterable[Op]) -> None:
@@ -137,7 +137,7 @@ def random_operands(case: shapes.Timed) -> dict[str, torch.Tensor]:
             made[name] = (torch.arange(of.numel(), device="cuda") % 8).int()
         elif of.dtype == i32:
             made[name] = torch.full((of.numel(),), case.integers.get(name, 0), dtype=torch.int32, device="cuda")
-        elif of.dtype in (i8, i4):
+        elif of.dtype in (i8, i4, f8e4m3):
             made[name] = torch.randint(0, 255, (of.nbytes(),), dtype=torch.uint8, device="cuda")
         else:
             kind: Any = torch.bfloat16 if of.dtype == bf16 else torch.float32

@@ -4,15 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from trtc.backend.kernels import ops as fused
 from trtc.ir import ops
 from trtc.ir.op import Op
 from trtc.ir.ops import Input
-from trtc.ir.types import DType, bf16, f32, i4, i8, i32
+from trtc.ir.types import DType, bf16, f8e4m3, f32, i4, i8, i32
 
 HIDDEN, INNER, VOCABULARY, QKV = 4096, 14336, 128256, 6144
 HEADS, KV_HEADS, HEAD = 32, 8, 128
+
+
+class Form(NamedTuple):
+    """How a weight is stored: its type, how many elements of a row share a scale, 0 for all, and if it has zeros."""
+
+    dtype: DType
+    group: int = 0
+    zeros: bool = False
+
+    def weight(self, rows: int, columns: int) -> tuple[Input, Input | None, Input | None]:
+        """A weight, its scales and its zeros."""
+        weight = Input("weight", self.dtype[rows, columns])
+        of = bf16[rows, columns // self.group] if self.group else bf16[rows,]
+        scales = Input("scales", of) if self.dtype != bf16 else None
+        return weight, scales, Input("zeros", of) if self.zeros else None
+
+
+FORMS = {
+    "bf16": Form(bf16), "i8": Form(i8), "i4": Form(i4, 128), "i4-zeros": Form(i4, 128, True), "i4-32": Form(i4, 32),
+    "i8-32": Form(i8, 32), "f8": Form(f8e4m3), "f8-128": Form(f8e4m3, 128),
+}   # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,11 +61,13 @@ def timed() -> Iterator[Timed]:
             yield linear(name, batch, rows, columns, residual=name != "qkv")
         yield linear("lm_head", batch, VOCABULARY, HIDDEN)
         yield linear("gate_up", batch, 2 * INNER, HIDDEN, activation="silu")
-        for stored in (i8, i4):
+        for stored in FORMS:
+            if stored == "bf16":
+                continue
             yield linear("qkv", batch, QKV, HIDDEN, stored)
             yield linear("gate_up", batch, 2 * INNER, HIDDEN, stored, activation="silu")
             yield linear("down", batch, HIDDEN, INNER, stored)
-        for stored in (bf16, i8, i4):
+        for stored in ("bf16", "i8", "i4"):
             yield from normed(batch, stored)
     lengths = ((1, 1024, 1024), (1, 1024, 8192), (1, 8192, 8192), (8, 1024, 1024), (64, 1024, 1024))
     for batch, length, capacity in lengths:
@@ -65,22 +89,21 @@ def timed() -> Iterator[Timed]:
 
 
 def linear(
-    name: str, batch: int, rows: int, columns: int, stored: DType = bf16,
+    name: str, batch: int, rows: int, columns: int, stored: str = "bf16",
     *, residual: bool = False, activation: str = "",
 ) -> Timed:   # fmt: skip
     """A product, and what is fused to it."""
     made = rows // 2 if activation else rows
-    groups = {i8: (rows,), i4: (rows, columns // fused.GROUP)}.get(stored)
-    scales = Input("scales", bf16[groups]) if groups else None
+    weight, scales, zeros = FORMS[stored].weight(rows, columns)
     added = Input("residual", bf16[batch, 1, made]) if residual else None
-    weight = Input("weight", stored[rows, columns])
-    op = fused.FusedLinear(Input("x", bf16[batch, 1, columns]), weight, scales, None, added, activation=activation)
-    read = weight.type.nbytes() + (scales.type.nbytes() if scales else 0)
+    x = Input("x", bf16[batch, 1, columns])
+    op = fused.FusedLinear(x, weight, scales, None, added, zeros=zeros, activation=activation)
+    read = sum(each.type.nbytes() for each in (weight, scales, zeros) if each)
     moved = read + 2 * batch * (columns + made * (2 if residual else 1))
-    return Timed(f"{name} {stored} {batch}" if groups else f"{name} {batch}", op, moved)
+    return Timed(f"{name} {stored} {batch}" if scales else f"{name} {batch}", op, moved)
 
 
-def normed(batch: int, stored: DType) -> Iterator[Timed]:
+def normed(batch: int, stored: str) -> Iterator[Timed]:
     """The products about a norm: those that make its operand, and those that read it."""
     for name, columns in (("o", HIDDEN), ("down", INNER)):
         plain = linear(name, batch, HIDDEN, columns, stored, residual=True)
@@ -90,7 +113,7 @@ def normed(batch: int, stored: DType) -> Iterator[Timed]:
         yield Timed(f"{plain.name} for a norm", op, plain.bytes + more)
     products = [linear("qkv", batch, QKV, HIDDEN, stored)]
     products.append(linear("gate_up", batch, 2 * INNER, HIDDEN, stored, activation="silu"))
-    products += [linear("lm_head", batch, VOCABULARY, HIDDEN)] if stored == bf16 else []
+    products += [linear("lm_head", batch, VOCABULARY, HIDDEN)] if stored == "bf16" else []
     squares = Input("squares", f32[batch, 1, HIDDEN // fused.PART])
     for plain in products:
         op = plain.op.with_attributes(squares=squares)

@@ -22,15 +22,14 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
 import device  # noqa: E402
-from shapes import HEAD, HEADS, HIDDEN, INNER, KV_HEADS, QKV, VOCABULARY  # noqa: E402
+from shapes import FORMS, HEAD, HEADS, HIDDEN, INNER, KV_HEADS, QKV, VOCABULARY  # noqa: E402
 
 from trtc.backend.kernels import ops as fused  # noqa: E402
 from trtc.ir import ops  # noqa: E402
 from trtc.ir.op import Op  # noqa: E402
 from trtc.ir.ops import Input  # noqa: E402
-from trtc.ir.types import DType, TensorType, bf16, f32, i4, i8, i32  # noqa: E402
+from trtc.ir.types import TensorType, bf16, f8e4m3, f32, i4, i8, i32  # noqa: E402
 
-STORED = {"bf16": bf16, "i8": i8, "i4": i4}
 LAYERS = 32
 
 
@@ -39,7 +38,7 @@ def tensor(of: TensorType, value: int | None = None) -> torch.Tensor:
     count, dtype = of.numel(), of.dtype
     if dtype == i32:
         return torch.full((count,), value or 0, dtype=torch.int32, device="cuda")
-    if dtype in (i8, i4):
+    if dtype in (i8, i4, f8e4m3):
         return torch.randint(0, 255, (of.nbytes(),), dtype=torch.uint8, device="cuda")
     kind: Any = {bf16: torch.bfloat16, f32: torch.float32}[dtype]
     return torch.randn(count, dtype=kind, device="cuda").mul_(0.02)
@@ -58,7 +57,7 @@ class Step:
     """The launches of a decode step, each bound to its memory."""
 
     batch: int
-    weights: DType
+    weights: str
     context: int
     capacity: int
     without: list[str]
@@ -83,38 +82,37 @@ class Step:
         return made
 
     def linear(
-        self, kind: str, x: Sum, rows: int, columns: int, activation: str = "", stored: DType | None = None
+        self, kind: str, x: Sum, rows: int, columns: int, activation: str = "", stored: str = ""
     ) -> torch.Tensor:
         """A product with weights of its own, of a sum's norm."""
-        of, weight, scales, constants = self.constants(rows, columns, stored or self.weights)
-        plain = fused.FusedLinear(Input("x", of), weight, scales, activation=activation)
+        of, (weight, scales, zeros), constants, more = self.constants(rows, columns, stored or self.weights)
+        plain = fused.FusedLinear(Input("x", of), weight, scales, zeros=zeros, activation=activation)
         if not x.normed:
             norm = ops.RMSNorm(Input("x", of), Input("weight", bf16[columns]))
-            return self.add(kind, plain, self.add("norm", norm, x.y, tensor(bf16[columns]))[0], *constants)[0]
+            return self.add(kind, plain, self.add("norm", norm, x.y, tensor(bf16[columns]))[0], *constants, *more)[0]
         z, squares = x.normed
         op = plain.with_attributes(squares=Input("squares", f32[self.batch, 1, columns // fused.PART]))
-        return self.add(kind, op, z, *constants, squares)[0]
+        return self.add(kind, op, z, *constants, squares, *more)[0]
 
     def added(self, kind: str, x: torch.Tensor, columns: int, residual: torch.Tensor) -> Sum:
         """A product with weights of its own and a residual, with what products of its norm read."""
-        of, weight, scales, constants = self.constants(HIDDEN, columns, self.weights)
+        of, (weight, scales, zeros), constants, more = self.constants(HIDDEN, columns, self.weights)
         other = Input("residual", bf16[self.batch, 1, HIDDEN])
         if self.norms:
-            op = fused.FusedLinear(Input("x", of), weight, scales, None, other)
-            return Sum(self.add(kind, op, x, *constants, residual)[0])
-        op = fused.LinearForNorm(Input("x", of), weight, scales, None, other, Input("gain", bf16[HIDDEN]))
-        y, *normed = self.add(kind, op, x, *constants, residual, tensor(bf16[HIDDEN]))
+            op = fused.FusedLinear(Input("x", of), weight, scales, None, other, zeros=zeros)
+            return Sum(self.add(kind, op, x, *constants, residual, *more)[0])
+        op = fused.LinearForNorm(Input("x", of), weight, scales, None, other, Input("gain", bf16[HIDDEN]), zeros)
+        y, *normed = self.add(kind, op, x, *constants, residual, tensor(bf16[HIDDEN]), *more)
         return Sum(y, (normed[0], normed[1]))
 
     def constants(
-        self, rows: int, columns: int, stored: DType
-    ) -> tuple[TensorType, Input, Input | None, list[torch.Tensor]]:
-        """The type of x, the weight and its scales of a product, and memory for them."""
-        groups = {i8: (rows,), i4: (rows, columns // fused.GROUP)}.get(stored)
-        weight, scales = Input("weight", stored[rows, columns]), Input("scales", bf16[groups]) if groups else None
-        memory = [tensor(each.type) for each in (weight, scales) if each]
-        self.moved += sum(each.nbytes for each in memory)
-        return bf16[self.batch, 1, columns], weight, scales, memory
+        self, rows: int, columns: int, stored: str
+    ) -> tuple[TensorType, tuple[Input, Input | None, Input | None], list[torch.Tensor], list[torch.Tensor]]:
+        """The type of x; the weight of a product, its scales and zeros; memory for the first two, and for the last."""
+        weight, scales, zeros = FORMS[stored].weight(rows, columns)
+        memory, more = ([tensor(each.type) for each in some if each] for some in ((weight, scales), (zeros,)))
+        self.moved += sum(each.nbytes for each in memory + more)
+        return bf16[self.batch, 1, columns], (weight, scales, zeros), memory, more
 
     def layer(self, x: Sum, start: torch.Tensor, tables: list[torch.Tensor]) -> Sum:
         cache = bf16[self.batch, KV_HEADS, self.capacity, HEAD]
@@ -138,7 +136,7 @@ class Step:
         tables = [tensor(f32[self.capacity, HEAD // 2]) for _ in range(2)]
         for _ in range(LAYERS):
             x = self.layer(x, start, tables)
-        logits = self.linear("lm_head", x, VOCABULARY, HIDDEN, stored=bf16)
+        logits = self.linear("lm_head", x, VOCABULARY, HIDDEN, stored="bf16")
         self.add("argmax", fused.ArgMax(Input("x", bf16[self.batch, VOCABULARY])), logits)
 
     def seconds(self) -> float:
@@ -152,7 +150,7 @@ class Step:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--weights", nargs="+", default=list(STORED), choices=list(STORED))
+    parser.add_argument("--weights", nargs="+", default=["bf16", "i8", "i4"], choices=list(FORMS))
     parser.add_argument("--context", type=int, default=1024)
     parser.add_argument("--capacity", type=int, default=1152)
     parser.add_argument("--without", nargs="*", default=[])
@@ -162,12 +160,12 @@ def main() -> None:
     print(f"{torch.cuda.get_device_name()}: a copy moves {bandwidth / 1e12:.2f} TB/s", flush=True)
     for batch in given.batch:
         for weights in given.weights:
-            step = Step(batch, STORED[weights], given.context, given.capacity, given.without, given.norms)
+            step = Step(batch, weights, given.context, given.capacity, given.without, given.norms)
             step.build()
             took, floor = step.seconds(), step.moved / bandwidth
             left = f" without {', '.join(given.without)}" if given.without else ""
             facts = f"{took * 1e3:.3f} ms, floor {floor * 1e3:.3f} ms, {floor / took:.1%}"
-            print(f"batch {batch:2} {weights:5}{left}: {facts}", flush=True)
+            print(f"batch {batch:2} {weights:8}{left}: {facts}", flush=True)
             del step
             torch.cuda.empty_cache()
 

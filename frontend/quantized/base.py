@@ -127,9 +127,12 @@ def scaled(q: Value, scale: Value, zero: Value | None = None, block: Block | Non
     """
     (rows, columns), (down, across) = _sizes(q), _sizes(scale)
     block = block and (min(block[0], rows), min(block[1], columns))
-    if block and blocks_of(rows, columns, block) == (down, across) and (rows % block[0] or columns % block[1]):
-        scale, zero = _repeated(scale, block, rows, columns), zero and _repeated(zero, block, rows, columns)
-        down, across = rows, columns
+    if block and blocks_of(rows, columns, block) == (down, across):
+        for axis, whole in enumerate((rows, columns)):
+            if whole % block[axis]:
+                scale = _repeated(scale, axis, block[axis], whole)
+                zero = zero and _repeated(zero, axis, block[axis], whole)
+                down, across = _sizes(scale)
     axes = (_split(down, rows // down), _split(across, columns // across))
     each, blocks = (tuple(n for axis in axes for n in axis[which]) for which in (0, 1))
     x = wide(_as(q, blocks))
@@ -142,12 +145,12 @@ def _split(count: int, size: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return ((count, 1), (count, size)) if count > 1 and size > 1 else ((count,), (count * size,))
 
 
-def _repeated(x: Value, block: Block, rows: int, columns: int) -> Value:
-    """Each number as often as its block has elements."""
-    down, across = _sizes(x)
-    spread = Broadcast(Reshape(x, (down, 1, across, 1)), (down, block[0], across, block[1]))
-    whole = Reshape(spread, (down * block[0], across * block[1]))
-    return Slice(Slice(whole, 0, 0, rows), 1, 0, columns)
+def _repeated(x: Value, axis: int, size: int, whole: int) -> Value:
+    """Each number of an axis so many times, the last ones of them as often as there is room."""
+    shape = list(_sizes(x))
+    apart, spread = ([*shape[: axis + 1], n, *shape[axis + 1 :]] for n in (1, size))
+    shape[axis] *= size
+    return Slice(Reshape(Broadcast(Reshape(x, tuple(apart)), tuple(spread)), tuple(shape)), axis, 0, whole)
 
 
 def _as(x: Value, shape: tuple[int, ...]) -> Value:

@@ -11,7 +11,7 @@ import numpy as np
 
 from trtc.runtime.bundle import EngineBundle
 from trtc.runtime.cuda.executor import PlanExecutor
-from trtc.runtime.cuda.plan import Phase, Plan
+from trtc.runtime.cuda.plan import Phase, Plan, read_plans
 from trtc.runtime.cuda.program import Bound, PlanRun
 from trtc.runtime.cuda.session import NoInputs, open_executor
 from trtc.runtime.gpu.buffers import Sizes
@@ -51,8 +51,8 @@ def times(bundle: EngineBundle, batch: int = 1, past: int = 0, new: int = 1) -> 
         past: tokens in each cache; 0: half of what the engine takes.
         new: tokens of each; more than one: those of prompts, behind nothing.
     Result:
-        ``profile``, the number of the phase; ``sizes`` by name; ``context``, keys that attention sees; ``seconds``: by
-        the name of a step, the times of each that has it.
+        ``profile``, the number of the phase among those of all plans; ``sizes`` by name; ``context``, keys that
+        attention sees; ``seconds``: by the name of a step, the times of each that has it.
     Errors:
         TrtcError: this machine cannot run the plan.
     """
@@ -71,7 +71,8 @@ def times(bundle: EngineBundle, batch: int = 1, past: int = 0, new: int = 1) -> 
     for step, took in zip(phase.steps, spent, strict=True):
         seconds.setdefault(step_name(step), []).append(took)
     said = {name: sizes.symbols[name] for name in ("B", "S", "P" if sizes.pages else "M")}
-    number = executor.plan.phases.index(phase)
+    known = [(plan.file, each.name) for plan in read_plans(bundle) for each in plan.phases]
+    number = known.index((executor.plan.file, phase.name))
     return {"profile": number, "sizes": said, "context": past + new, "seconds": seconds}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.resources import files
@@ -13,9 +13,11 @@ from typing import Any, cast
 from trtc.errors import TrtcError
 from trtc.expressions import Expression
 from trtc.runtime.bundle import EngineBundle
+from trtc.runtime.gpu.device import Device
 from trtc.runtime.integrity import AGAIN
 
 FORMAT_VERSION = 1
+SEVERAL = "trtc.cuda-plans"   # the format that names a plan for each architecture
 PLACES = {"scratch": {""}, "counters": {""}}   # of which there is one each
 NUMBERS = ("i32", "i64", "f32")
 FIELDS = {
@@ -109,23 +111,71 @@ class Plan:
         return next((phase for phase in self.phases if phase.takes(sizes)), None)
 
 
-def read_plan(bundle: EngineBundle) -> Plan:
-    """The plan of a bundle's rank.
+def read_plan(bundle: EngineBundle, device: Device) -> Plan:
+    """The plan of a bundle's rank for a GPU; those for others are not read.
 
     Errors:
-        TrtcError: it is damaged, or of a newer trtc.
+        TrtcError: there is none for it, or it is damaged, or of a newer trtc.
     """
+    file, stated = _stated(bundle)
+    fitting = [each for each in stated if _runs_on(each, device.compute_capability)]
+    if not fitting:
+        raise TrtcError(
+            f"{file} has machine code for {_named(stated)}, but this machine has {device}",
+            "help: compile again on this machine, with --target cuda",
+        )
+    return _plan(file, max(fitting, key=lambda each: each["architecture"]), bundle)
+
+
+def read_plans(bundle: EngineBundle) -> list[Plan]:
+    """The plans of a bundle's rank for all architectures.
+
+    Errors:
+        TrtcError: one is damaged, or of a newer trtc.
+    """
+    file, stated = _stated(bundle)
+    return [_plan(file, each, bundle) for each in stated]
+
+
+def _stated(bundle: EngineBundle) -> tuple[Path, list[dict[str, Any]]]:
+    """plan.json, and what it holds or names: plans with their architectures."""
     file = bundle.path / bundle.ranks[0].engine
     spec = _read(file)
+    if spec.get("format") != SEVERAL:
+        return file, [_checked(file, spec, "plan")]
+    return file, _checked(file, spec, "plans")["plans"]
+
+
+def _runs_on(stated: Mapping[str, Any], capability: tuple[int, int]) -> bool:
+    """Whether machine code runs on a GPU: of its own generation and no older, or of its own kind alone."""
+    major, minor = divmod(stated["architecture"], 10)
+    return capability[0] == major and (capability[1] == minor if stated.get("specific") else capability[1] >= minor)
+
+
+def _named(stated: Sequence[Mapping[str, Any]]) -> str:
+    """The compute capabilities of plans, in words."""
+    *others, last = (".".join(map(str, divmod(each["architecture"], 10))) for each in stated)
+    return f"compute capabilities {', '.join(others)} and {last}" if others else f"compute capability {last}"
+
+
+def _plan(file: Path, stated: dict[str, Any], bundle: EngineBundle) -> Plan:
+    """A plan that plan.json holds or names.
+
+    Args:
+        file: plan.json.
+    """
+    if "file" in stated:
+        file = file.parent / stated["file"]
+        stated = _checked(file, _read(file), "plan")
     plan = Plan(
         file=file,
-        architecture=spec["architecture"],
-        kernels=tuple(PlanKernel(**kernel) for kernel in spec["kernels"]),
-        weights_file=spec["weights"]["file"],
-        weight_bytes=spec["weights"]["bytes"],
-        weights={name: PlanTensor(**tensor) for name, tensor in spec["weights"]["tensors"].items()},
-        counter_bytes=spec["counter_bytes"],
-        phases=tuple(map(_phase, spec["phases"])),
+        architecture=stated["architecture"],
+        kernels=tuple(PlanKernel(**kernel) for kernel in stated["kernels"]),
+        weights_file=stated["weights"]["file"],
+        weight_bytes=stated["weights"]["bytes"],
+        weights={name: PlanTensor(**tensor) for name, tensor in stated["weights"]["tensors"].items()},
+        counter_bytes=stated["counter_bytes"],
+        phases=tuple(map(_phase, stated["phases"])),
     )
     _check(plan, bundle)
     return plan
@@ -137,20 +187,30 @@ def _phase(spec: dict[str, Any]) -> Phase:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """The object in plan.json, checked against the schema."""
+    """What plan.json says, of a version that is known."""
     try:
-        spec = cast("dict[str, Any]", json.loads(file.read_text(encoding="utf-8")))
+        said: Any = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise TrtcError(f"{file} is missing, but plan.json names it", AGAIN) from None
     except ValueError:
         raise TrtcError(f"{file} is damaged: it is no JSON", AGAIN) from None
-    version = spec.get("version") if hasattr(spec, "get") else None
+    if not isinstance(said, dict):
+        raise TrtcError(f"{file} is damaged: it holds no object", AGAIN)
+    spec = cast("dict[str, Any]", said)
+    version = spec.get("version")
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise TrtcError(
             f"{file} is a plan of version {version}, but this trtc reads up to {FORMAT_VERSION}",
             "help: upgrade trtc, or compile the engine again with this one",
         )
+    return spec
+
+
+def _checked(file: Path, spec: dict[str, Any], schema: str) -> dict[str, Any]:
+    """What a file holds, if it is as a schema says."""
     jsonschema: Any = import_module("jsonschema")
-    schema = json.loads(files("trtc.runtime.cuda").joinpath("plan.schema.json").read_text(encoding="utf-8"))
-    error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema).iter_errors(spec))
+    wanted = json.loads(files("trtc.runtime.cuda").joinpath(f"{schema}.schema.json").read_text(encoding="utf-8"))
+    error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(wanted).iter_errors(spec))
     if error is not None:
         raise TrtcError(f"{file} breaks its schema at {error.json_path}: {error.message}", AGAIN)
     return spec

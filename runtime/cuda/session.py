@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from trtc.errors import TrtcError
 from trtc.expressions import evaluate
 from trtc.runtime.bundle import EngineBundle
 from trtc.runtime.cuda.choices import Choices
@@ -53,8 +52,8 @@ def open_executor(bundle: EngineBundle, number: int) -> tuple[Stream, PlanExecut
 
     Errors: as of `open_plan`.
     """
-    plan, device = read_plan(bundle), open_device(number)
-    _check_device(plan, device)
+    device = open_device(number)
+    plan = read_plan(bundle, device)
     least = {"weights": plan.weight_bytes, "activations": plan.scratch_bytes}
     require(device, MemoryPlan(least | {f"KV cache of {STEP} tokens": STEP * bundle.cache.bytes_per_token}))
     stream, kernels = Stream(device), load_kernels(plan, device)
@@ -72,17 +71,6 @@ def open_products(plan: Plan, stream: Stream) -> Products:
     """
     library = CublasLt(stream.device)
     return Products(library, stream, Choices(plan.folder, stream.device, library.version))
-
-
-def _check_device(plan: Plan, device: Device) -> None:
-    """Raise where the plan's machine code is another GPU's: it runs on those of its own generation and no older."""
-    major, minor = divmod(plan.architecture, 10)
-    have = device.compute_capability
-    if have[0] != major or have[1] < minor:
-        raise TrtcError(
-            f"{plan.file} has machine code for compute capability {major}.{minor}, but this machine has {device}",
-            "help: compile again on this machine, with --target cuda",
-        )
 
 
 def load_kernels(plan: Plan, device: Device) -> list[Kernel]:

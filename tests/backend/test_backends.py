@@ -35,7 +35,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, installed: Iterable[str], *capabili
     (["9.0"], RTX | FULL | ONNX, "tensorrt"), (["8.0"], RTX | FULL, "tensorrt"), (["10.0"], RTX | FULL, "tensorrt"),
     (["9.0", "8.9"], RTX | ONNX, "cuda"),   # the first GPU decides, which engines run on
     (["9.0"], RTX | ONNX, "cuda"), (["8.7"], CUDA | ONNX, "cuda"), (["8.9"], {"tensorrt", *ONNX}, "onnx"),
-    (["10.0"], RTX | ONNX, "onnx"), (["7.0"], RTX | ONNX, "onnx"), (["9.0"], ONNX, "onnx"),
+    (["10.3"], RTX | ONNX, "cuda"), (["7.0"], RTX | ONNX, "onnx"), (["9.0"], ONNX, "onnx"),
 ])   # fmt: skip
 def test_the_best_that_builds_and_runs_here(
     capabilities: list[str], installed: set[str], best: str, monkeypatch: pytest.MonkeyPatch

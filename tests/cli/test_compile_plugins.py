@@ -88,7 +88,7 @@ WHY = {
     "tensorrt:10.8/sm90": "TensorRT 10.8 has no plugins compiled ahead of time, which TensorRT has from 10.9 on",
     "tensorrt-rtx:1.7/sm89": "TensorRT-RTX 1.7 has no plugins compiled ahead of time: its plugins are Python code, "
                              "which must be there when a plan is loaded",
-    "tensorrt:10.13/sm75": "relu_squared is for architectures 80, 86, 89, 90, 120, not 75",
+    "tensorrt:10.13/sm75": "relu_squared is for architectures 80, 86, 89, 90, 100, 120, not 75",
 }   # fmt: skip
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 from commandline import Trtc
-from emulated_cuda import compile_emulated, install
+from emulated_cuda import compile_emulated, emulated_source, install
+from fake_cuda import FakeDriver
 
 from trtc.cli import _layers
 from trtc.runtime.bundle import EngineBundle
 from trtc.runtime.cuda import layers
 from trtc.runtime.cuda.layers import times
 
+pytestmark = pytest.mark.xdist_group("inspect-cuda")   # which builds the kernels of its model once
 MODEL = Path(__file__).parents[2] / "examples" / "shakespeare"
 
 
@@ -64,4 +67,25 @@ def test_a_paged_cache(trtc_: Trtc, monkeypatch: pytest.MonkeyPatch, tmp_path: P
     said = json.loads(trtc_("inspect", folder, "--json")[1])
     assert said["cache"]["page"] == json.loads((folder / "engine.json").read_text())["cache"]["page"] == 64
     install(monkeypatch)
+    monkeypatch.setattr(layers, "REPEATS", 2)
     assert times(EngineBundle.open(folder))["sizes"] == {"B": 1, "S": 1, "P": 2}   # a page, and nobody's
+
+
+def test_an_engine_for_several_architectures(trtc_: Trtc, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What ``trtc compile`` and ``trtc inspect`` say of it; phases are numbered through all plans."""
+    monkeypatch.setattr(import_module("trtc.backend.kernels.kernel"), "compile_source", emulated_source)
+    given = ("--target", "cuda:90,80", "--max-batch-size", 1, "--max-input-len", 8, "--max-seq-len", 16)
+    code, out, _ = trtc_("compile", MODEL, "--dry-run", *given)
+    assert code == 0 and out.startswith("target    cuda:80,90\n") and ",legalize{target=cuda:80,90}," in out
+    folder = tmp_path / "engine"
+    code, _, err = trtc_("compile", MODEL, "-o", folder, *given)
+    assert code == 0 and f"engine: {folder}, cuda:80,90, " in err
+    code, out, _ = trtc_("inspect", folder)
+    assert code == 0 and "\ntarget    cuda:80,90\n" in out
+    assert all(f"rank0/{name} " in out for name in ("plan.json", "plan-80.json", "plan-90.json"))
+    code, out, _ = trtc_("inspect", folder, "--layers")
+    names = [part.partition(", B in")[0] for part in out.split("\n\n")]
+    assert code == 0 and names == [f"cuda:{n}, {phase}" for n in (80, 90) for phase in ("decode-1", "prefill")]
+    monkeypatch.setattr(layers, "REPEATS", 1)
+    install(monkeypatch, FakeDriver(capability=(9, 0)))
+    assert times(EngineBundle.open(folder))["profile"] == 2

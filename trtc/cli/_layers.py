@@ -44,17 +44,17 @@ def engine_layers(bundle: EngineBundle, graph: Graph, said: Path | None) -> Prof
 
 
 def _steps(bundle: EngineBundle, graph: Graph) -> Profiles:
-    """The steps of a launch plan by phase, each with the ops of its place."""
+    """The steps of launch plans by phase, each with the ops of its place."""
     from trtc.backend.tensorrt.engine_layers import EngineLayer
     from trtc.runtime.cuda.layers import step_name
-    from trtc.runtime.cuda.plan import read_plan
+    from trtc.runtime.cuda.plan import read_plans
 
-    plan = read_plan(bundle)
     places: dict[str, list[Op]] = {}
     for op in graph.ops:
         places.setdefault(op.loc, []).append(op)
     return [
         [EngineLayer(step_name(s), plan.words(s), tuple(places.get(s.get("loc", ""), ()))) for s in phase.steps]
+        for plan in read_plans(bundle)
         for phase in plan.phases
     ]
 
@@ -63,10 +63,10 @@ def layers_text(bundle: EngineBundle, profiles: Profiles) -> str:
     """Each profile's layers, and what each was made of."""
     from trtc.backend.tensorrt.engine_layers import spelt
 
-    parts: list[str] = []
+    headings, parts = _headings(bundle, len(profiles)), list[str]()
     for number, layers in enumerate(profiles):
         rows = [(n, layer.kind, shorten(layer.name), spelt(layer.ops)) for n, layer in enumerate(layers)]
-        parts.append(f"{_heading(bundle, number)}\n{table([('', 'kind', 'engine layer', 'ops'), *rows], '  ')}")
+        parts.append(f"{headings[number]}\n{table([('', 'kind', 'engine layer', 'ops'), *rows], '  ')}")
     return "\n\n".join(parts)
 
 
@@ -75,16 +75,22 @@ def shorten(name: str, width: int = 48) -> str:
     return name if len(name) <= width else f"{name[: width - 3]}..."
 
 
-def _heading(bundle: EngineBundle, number: int) -> str:
-    name, ranges = f"profile {number}", dict[str, tuple[int, ...]]()
+def _headings(bundle: EngineBundle, count: int) -> list[str]:
+    """What stands above the layers of each profile: its name, and the range of each size."""
+    found = list[tuple[str, Mapping[str, tuple[int, ...]]]]()
     if bundle.target.name == "cuda":
-        from trtc.runtime.cuda.plan import read_plan
+        from trtc.runtime.cuda.plan import read_plans
 
-        phase = read_plan(bundle).phases[number]
-        name, ranges = phase.name, dict(phase.bounds)
-    elif bundle.ranks[0].profiles:
-        ranges = dict(bundle.ranks[0].profiles[number])
-    return ", ".join([name, *(f"{size} in {given[0]}..{given[-1]}" for size, given in ranges.items())])
+        plans = read_plans(bundle)
+        named = {plan.architecture: f"cuda:{plan.architecture}, " if len(plans) > 1 else "" for plan in plans}
+        found = [(f"{named[p.architecture]}{phase.name}", phase.bounds) for p in plans for phase in p.phases]
+    else:
+        ranges = bundle.ranks[0].profiles
+        found = [(f"profile {number}", ranges[number] if ranges else {}) for number in range(count)]
+    return [
+        ", ".join([name, *(f"{size} in {given[0]}..{given[-1]}" for size, given in sizes.items())])
+        for name, sizes in found
+    ]
 
 
 def layers_record(profiles: Profiles) -> list[list[dict[str, Any]]]:
@@ -122,7 +128,8 @@ def profile_text(bundle: EngineBundle, graph: Graph, profiles: Profiles, measure
         for group in found
     ]   # fmt: skip
     shown = ", ".join(f"{name} = {size}" for name, size in measured["sizes"].items())
-    return f"{_heading(bundle, number)}: {shown}, {whole * 1e3:.3f} ms\n{table([head, *rows], '  ')}"
+    heading = _headings(bundle, len(profiles))[number]
+    return f"{heading}: {shown}, {whole * 1e3:.3f} ms\n{table([head, *rows], '  ')}"
 
 
 def measured_run(bundle: EngineBundle, times: Path | None) -> dict[str, Any]:

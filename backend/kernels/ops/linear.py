@@ -22,16 +22,17 @@ from trtc.ir.ops import (
     SiLU,
     Slice,
     Sqrt,
+    Sub,
     Tanh,
     scalar,
     soft_cap,
     wide,
 )  # fmt: skip
 from trtc.ir.ops.norm import check_gain, narrowed, widened
-from trtc.ir.types import TensorType, f32, i4, i8
+from trtc.ir.types import TensorType, f8e4m3, f32, i4, i8
 
 ACTIVATIONS = ("", "silu", "gelu", "gelu_tanh", "relu")
-GROUP = 128   # elements of a row that share a scale, where weights have 4 bits
+STORED = (i4, i8, f8e4m3)   # element types of a weight that has scales
 PART = 16     # elements of a row whose squares are one sum
 
 
@@ -42,11 +43,15 @@ class FusedLinear(Op, name="cuda.fused_linear"):
 
     Operands:
         x: float[..., K]; with squares, the second result of cuda.linear_for_norm.
-        weight: x's dtype, i8 or i4 [N, K]. With an activation its first N/2 rows are g, the others u.
-        scales: x's dtype, by which integers are multiplied: [N] of i8, [N, K/128] of i4; none otherwise.
+        weight: x's dtype, i8, i4 or f8e4m3 (without NaN) [N, K]. With an activation its first N/2 rows are g, the
+            others u.
+        scales: x's dtype, by which integers and 8-bit floats are multiplied: [N], or [N, K/g] for g elements of a row
+            each; none otherwise.
         bias: float[N], or none.
         residual: float of the result's type, or none.
         squares: f32[..., K/16], the third result of cuda.linear_for_norm, or none.
+        zeros: as scales, whole numbers that are subtracted from the integers before, from -8 to 8 of i4 and -128 to 128
+            of i8; or none.
     Attributes:
         activation: silu, gelu (by erf), gelu_tanh or relu; empty for none.
         softcap: c, where what the residual is added to is ``c * tanh(y / c)`` instead of y; 0 for none.
@@ -61,6 +66,7 @@ class FusedLinear(Op, name="cuda.fused_linear"):
     bias: Value | None = None
     residual: Value | None = None
     squares: Value | None = None
+    zeros: Value | None = None
     activation: str = ""
     softcap: float = 0.0
     eps: float = 1e-5
@@ -72,14 +78,7 @@ class FusedLinear(Op, name="cuda.fused_linear"):
         require(self.x.shape[-1] == inner, f"the last axis of x is {self.x.shape[-1]}, but the weight takes {inner}")
         require(isinstance(outer, int) and isinstance(inner, int), f"weight is {self.weight.type}, but must be static")
         assert isinstance(outer, int) and isinstance(inner, int)
-        scales = {i8: dtype[outer], i4: dtype[outer, inner // GROUP]}.get(self.weight.dtype)
-        if scales:
-            require(self.weight.dtype == i8 or inner % GROUP == 0, f"K is {inner}, but must be a multiple of {GROUP}")
-            got = self.scales.type if self.scales else "absent"
-            require(got == scales, f"scales is {got}, but must be {scales}")
-        else:
-            require(self.weight.dtype == dtype, f"weight is {self.weight.dtype}, but x is {dtype}")
-            require(not self.scales, f"weight is {dtype}, but must be i8 or i4 where there are scales")
+        self._check_scales(outer, inner)
         if self.bias:
             require(self.bias.type == dtype[outer], f"bias is {self.bias.type}, but must be {dtype[outer]}")
         if self.squares:
@@ -95,13 +94,36 @@ class FusedLinear(Op, name="cuda.fused_linear"):
             require(self.residual.type == made, f"residual is {self.residual.type}, but must be {made}")
         return made
 
+    def _check_scales(self, outer: int, inner: int) -> None:
+        dtype, stored, scales, zeros = self.x.dtype, self.weight.dtype, self.scales, self.zeros
+        if stored not in STORED:
+            require(stored == dtype, f"weight is {stored}, but x is {dtype}")
+            plain = not scales and not zeros
+            require(plain, f"weight is {stored}, but must be {', '.join(map(str, STORED))} where there are scales")
+            return
+        groups = scales.shape[1] if scales and scales.type.rank == 2 else 0
+        want = dtype[outer, groups] if groups else dtype[outer]
+        got = scales.type if scales else "absent"
+        fits = got == want and isinstance(groups, int) and (not groups or inner % groups == 0)
+        either = f"{dtype[outer]}, or {dtype}[{outer}, G] with G a divisor of {inner}"
+        require(fits, f"scales is {got}, but must be {either}")
+        if zeros:
+            require(stored != f8e4m3, "weight is f8e4m3, but must be of integers where there are zeros")
+            require(zeros.type == want, f"zeros is {zeros.type}, but must be {want}, as scales")
+
+    @property
+    def group(self) -> int:
+        """How many elements of a row share a scale."""
+        inner, scales = self.weight.shape[1], self.scales
+        groups = scales.shape[1] if scales and scales.type.rank == 2 else 1
+        assert isinstance(inner, int) and isinstance(groups, int)
+        return inner // groups
+
     def evaluate(
         self, x: Array, weight: Array, scales: Array | None, bias: Array | None, residual: Array | None,
-        squares: Array | None,
+        squares: Array | None, zeros: Array | None,
     ) -> Array:   # fmt: skip
-        w = wide(weight.astype(x.dtype))
-        if scales is not None:
-            w = w * (wide(scales)[:, None] if scales.ndim == 1 else np.repeat(wide(scales), GROUP, axis=1))
+        w = wide(weight) if scales is None else in_full(weight, scales, zeros)
         y = np.matmul(wide(x), w.T)
         if squares is not None:
             y = y / np.sqrt(squares.sum(axis=-1, keepdims=True) / x.shape[-1] + y.dtype.type(self.eps))
@@ -115,7 +137,7 @@ class FusedLinear(Op, name="cuda.fused_linear"):
         return (y if residual is None else wide(residual) + y).astype(x.dtype)
 
     def decompose(self) -> Value:
-        weight = plain_weight(self.weight, self.scales) if self.scales else self.weight
+        weight = plain_weight(self.weight, self.scales, self.zeros) if self.scales else self.weight
         y: Value = Linear(self.x, weight, None if self.squares else self.bias)
         if self.squares:
             mean_square = Mul(ReduceMean(self.squares, self.squares.type.rank - 1), scalar(1 / PART, f32))
@@ -137,6 +159,7 @@ class LinearForNorm(Op, name="cuda.linear_for_norm"):
     Operands:
         x, weight, scales, bias, residual: as of cuda.fused_linear, N a multiple of 16; there must be a residual.
         gain: float[N], the weight of the rms_norm.
+        zeros: as of cuda.fused_linear.
     Result:
         y, float[..., N]; ``y * gain`` of the same type; f32[..., N/16], the sums of y^2 of 16 elements each. The last
         two are of y as rounded.
@@ -148,11 +171,12 @@ class LinearForNorm(Op, name="cuda.linear_for_norm"):
     bias: Value | None
     residual: Value
     gain: Value
+    zeros: Value | None = None
 
     @property
     def product(self) -> FusedLinear:
         """What makes y alone."""
-        return FusedLinear(self.x, self.weight, self.scales, self.bias, self.residual)
+        return FusedLinear(self.x, self.weight, self.scales, self.bias, self.residual, zeros=self.zeros)
 
     def infer(self) -> tuple[TensorType, TensorType, TensorType]:
         y = self.product
@@ -160,9 +184,10 @@ class LinearForNorm(Op, name="cuda.linear_for_norm"):
         return y.type, y.type, squares_of(y)
 
     def evaluate(
-        self, x: Array, weight: Array, scales: Array | None, bias: Array | None, residual: Array, gain: Array
-    ) -> tuple[Array, Array, Array]:
-        y = self.product.evaluate(x, weight, scales, bias, residual, None)
+        self, x: Array, weight: Array, scales: Array | None, bias: Array | None, residual: Array, gain: Array,
+        zeros: Array | None,
+    ) -> tuple[Array, Array, Array]:   # fmt: skip
+        y = self.product.evaluate(x, weight, scales, bias, residual, None, zeros)
         parts = np.square(wide(y)).reshape(*y.shape[:-1], -1, PART)
         return y, y * gain, parts.sum(axis=-1)
 
@@ -185,26 +210,29 @@ class Dequantize(Op, name="cuda.dequantize"):
     """The weight of ``cuda.fused_linear`` in full: what products of many rows read.
 
     Operands:
-        weight: i8 or i4 [N, K].
-        scales: float: [N] of i8, [N, K/128] of i4.
+        weight, scales, zeros: as of cuda.fused_linear, scales of any float.
     Result:
         float[N, K], of scales' dtype. It is computed when the engine runs, though it is a constant.
     """
 
     weight: Value
     scales: Value
+    zeros: Value | None = None
+
+    @property
+    def product(self) -> FusedLinear:
+        """A product by it."""
+        x = Input("x", TensorType(self.scales.dtype, (1, *self.weight.shape[1:])))
+        return FusedLinear(x, self.weight, self.scales, zeros=self.zeros)
 
     def infer(self) -> TensorType:
-        x = Input("x", TensorType(self.scales.dtype, (1, *self.weight.shape[1:])))
-        FusedLinear(x, self.weight, self.scales)   # which checks them
-        return TensorType(self.scales.dtype, self.weight.shape)
+        return TensorType(self.scales.dtype, self.product.weight.shape)
 
-    def evaluate(self, weight: Array, scales: Array) -> Array:
-        each = wide(scales)[:, None] if scales.ndim == 1 else np.repeat(wide(scales), GROUP, axis=1)
-        return (wide(weight.astype(scales.dtype)) * each).astype(scales.dtype)
+    def evaluate(self, weight: Array, scales: Array, zeros: Array | None) -> Array:
+        return in_full(weight, scales, zeros).astype(scales.dtype)
 
     def decompose(self) -> Value:
-        return plain_weight(self.weight, self.scales)
+        return plain_weight(self.weight, self.scales, self.zeros)
 
 
 class Gated(Op, name="cuda.gated"):
@@ -240,13 +268,21 @@ class Gated(Op, name="cuda.gated"):
         return Mul(activation(self.activation, Slice(self.x, last, 0, half)), Slice(self.x, last, half, half))
 
 
-def plain_weight(weight: Value, scales: Value) -> Value:
-    """Integers times their scales."""
-    outer, inner = weight.shape
-    assert isinstance(inner, int)
-    groups = 1 if weight.dtype == i8 else inner // GROUP
-    parts = Reshape(Cast(weight, scales.dtype), (outer, groups, inner // groups))
+def plain_weight(weight: Value, scales: Value, zeros: Value | None) -> Value:
+    """What is stored, less its zeros, times its scales."""
+    (outer, inner), groups = weight.shape, scales.shape[1] if scales.type.rank == 2 else 1
+    assert isinstance(inner, int) and isinstance(groups, int)
+    parts: Value = Reshape(Cast(weight, scales.dtype), (outer, groups, inner // groups))
+    parts = Sub(parts, Reshape(zeros, (outer, groups, 1))) if zeros else parts
     return Reshape(Mul(parts, Reshape(scales, (outer, groups, 1))), (outer, inner))
+
+
+def in_full(weight: Array, scales: Array, zeros: Array | None) -> Array:
+    """The same of arrays, not rounded to scales' type."""
+    parts = wide(weight.astype(scales.dtype)).reshape(len(weight), scales.size // len(weight), -1)
+    if zeros is not None:
+        parts = parts - wide(zeros).reshape(*parts.shape[:2], 1)
+    return (parts * wide(scales).reshape(*parts.shape[:2], 1)).reshape(weight.shape)
 
 
 def activation(name: str, x: Value) -> Op:

@@ -16,7 +16,7 @@ import trtc
 from trtc.backend.backends import backend
 from trtc.backend.cuda import target as cuda_target
 from trtc.backend.cuda.build import stored_bytes
-from trtc.backend.cuda.plan import plan_of
+from trtc.backend.cuda.plan import plans_of
 from trtc.backend.gpu import GPU
 from trtc.backend.kernels.nvrtc import compile_source
 from trtc.backend.targets import target
@@ -57,7 +57,7 @@ def test_the_bundle_is_whole(engine: EngineBundle) -> None:
 def test_weights_are_tensors_of_a_safetensors_file(engine: EngineBundle) -> None:
     said = document(engine)["weights"]
     model = read_model(MODEL, **LIMITS)
-    made = plan_of(plan(model, target="cuda:90").graph, 90)
+    made = plans_of(plan(model, target="cuda:90").graph, [90])[0]
     with import_module("safetensors").safe_open(engine.path / "rank0" / said["file"], "numpy") as file:
         assert set(file.keys()) == set(said["tensors"])
         for stored in made.weights.stored:
@@ -72,7 +72,7 @@ def test_weights_are_tensors_of_a_safetensors_file(engine: EngineBundle) -> None
 def test_launches_pass_what_the_kernels_take(engine: EngineBundle) -> None:
     """The parameters in the PTX of each kernel, beside the arguments of each launch of it."""
     said = document(engine)
-    made = plan_of(plan(read_model(MODEL, **LIMITS), target="cuda:90").graph, 90)
+    made = plans_of(plan(read_model(MODEL, **LIMITS), target="cuda:90").graph, [90])[0]
     taken: list[list[int]] = []
     for kernel, launch in made.kernels.values():
         ptx = compile_source(kernel.source, launch.defines, 90).ptx
@@ -109,13 +109,18 @@ def test_without_the_bindings_it_names_the_extra(monkeypatch: pytest.MonkeyPatch
 
 def test_targets_are_architectures() -> None:
     assert str(target("cuda:120")) == "cuda:120"
-    with pytest.raises(IRError) as error:
-        target("cuda:75")
-    assert error.value.message == "the architecture of target cuda is 75, but must be one of 80, 86, 89, 90, 120"
+    assert str(target("cuda:90,120,80,90")) == "cuda:80,90,120"
+    for wanted, said in {"75": "75", "80,9.0": "9.0", "80,": "empty"}.items():
+        with pytest.raises(IRError) as error:
+            target(f"cuda:{wanted}")
+        known = "80, 86, 89, 90, 100, 120"
+        assert error.value.message == f"the architecture of target cuda is {said}, but must be one of {known}"
+        assert error.value.facts == ("help: --target cuda:80,90 is for several",)
 
 
 @pytest.mark.parametrize(("capability", "found"), [
-    ("9.0", 90), ("8.7", 86), ("8.9", 89), ("12.1", 120), ("7.5", None), ("10.0", None), ("", None),
+    ("9.0", 90), ("8.7", 86), ("8.9", 89), ("12.1", 120), ("7.5", None), ("10.0", 100), ("10.3", 100),
+    ("11.0", None), ("", None),
 ])   # fmt: skip
 def test_the_architecture_is_that_of_the_gpu(
     capability: str, found: int | None, monkeypatch: pytest.MonkeyPatch

@@ -13,7 +13,7 @@ import pytest
 from cuda_families import padded
 from models import KNOWN, STEPS, Case, Floats, checkpoint, every, fresh_reference
 
-from trtc.backend.cuda.plan import plan_of
+from trtc.backend.cuda.plan import plans_of
 from trtc.backend.cuda.simulate import Simulator
 from trtc.compiler import plan, read_model
 from trtc.ir.op import Array
@@ -34,7 +34,7 @@ def keep(table: PageTable, call: int) -> None:
 def simulator(name: str) -> Simulator:
     model = read_model(checkpoint(name), dtype="float32", **LIMITS)
     made = plan(model, target="cuda:90", paged_kv_cache=True)
-    return Simulator(plan_of(made.graph, 90), model.checkpoint.source)
+    return Simulator(plans_of(made.graph, [90])[0], model.checkpoint.source)
 
 
 def logits(name: str, change: Change = keep, lengths: tuple[int, ...] = BORDERS) -> Floats:

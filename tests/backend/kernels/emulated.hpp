@@ -6,12 +6,9 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
-#include <map>
-#include <memory>
-#include <unordered_map>
 #include <utility>
-#include <vector>
 
 #define __device__
 #define __global__
@@ -31,12 +28,12 @@ inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z,
 
 // --- fibers
 
-static constexpr size_t STACK = 256 << 10;
+static constexpr size_t STACK = 256 << 10, FIBERS = 1024;   // bytes of a thread, threads of a block
 struct Fiber {
     ucontext_t start;
     jmp_buf place;   // where it goes on; jumps leave signals alone, which costs less than a change of contexts
     bool started = false;
-    std::unique_ptr<char[]> stack{new char[STACK]};   // not initialised: it takes the memory that is used
+    void* stack = nullptr;   // not initialised: it takes the memory that is used
     bool done = false;
 };
 static bool goes_on;   // something was waited for, and happened
@@ -47,7 +44,7 @@ struct Barrier {
         if (alive && arrived == alive) arrived = 0, ++generation, goes_on = true;
     }
 };
-static std::vector<Fiber> fibers;
+static Fiber fibers[FIBERS];
 static jmp_buf scheduler;
 static int current;
 static bool backwards;   // threads and blocks take turns from the last on
@@ -80,9 +77,22 @@ struct Copy {
     char* to;
     const void* from;
 };
-static std::vector<Copy> copies[1024];
-static void start_async(int threads);
-static bool finish_copies();
+struct Copies {
+    Copy* all = nullptr;
+    int count = 0, room = 0;
+    void add(Copy copy) {
+        if (count == room) all = (Copy*)realloc(all, (room = 2 * room + 8) * sizeof(Copy));
+        all[count++] = copy;
+    }
+};
+static Copies copies[FIBERS];
+static void finish(Copies& some) {
+    for (int i = 0; i < some.count; ++i) std::memcpy(some.all[i].to, some.all[i].from, 16);
+    some.count = 0;
+}
+// What goes on by itself (emulated_async.hpp): how it starts with a block, and whether some of it could be finished.
+static void (*start_async)(int threads) = [](int) {};
+static bool (*finish_async)() = [] { return false; };
 
 static void fiber_main() {
     body(body_argument);
@@ -93,16 +103,17 @@ static void fiber_main() {
 
 static void run_block() {
     const int count = blockDim.x;
-    fibers.resize(count);
-    for (auto& each : copies) each.clear();
+    for (Copies& each : copies) each.count = 0;
     start_async(count);
     block_barrier = Barrier{};
     block_barrier.alive = count;
     for (int w = 0; w < 32; ++w) warp_barrier[w] = Barrier{}, warp_barrier[w].alive = w < count / 32 ? 32 : 0;
-    for (Fiber& fiber : fibers) {
+    for (int i = 0; i < count; ++i) {
+        Fiber& fiber = fibers[i];
         fiber.done = fiber.started = false;
+        if (!fiber.stack) fiber.stack = malloc(STACK);
         getcontext(&fiber.start);
-        fiber.start.uc_stack.ss_sp = fiber.stack.get();
+        fiber.start.uc_stack.ss_sp = fiber.stack;
         fiber.start.uc_stack.ss_size = STACK;
         makecontext(&fiber.start, fiber_main, 0);
     }
@@ -117,7 +128,7 @@ static void run_block() {
             run(fibers[i]);
         }
         idle = goes_on ? 0 : idle + 1;
-        if (idle == 2 && finish_copies()) idle = 0;
+        if (idle == 2 && finish_async()) idle = 0;
         if (idle == 3) return;   // threads wait for each other
     }
 }
@@ -208,8 +219,12 @@ static void fma_rn_bf16x2(unsigned& y, unsigned a, unsigned b, unsigned c) {
     const auto half = [&](int s) { return to_brain(from_brain(a >> s) * from_brain(b >> s) + from_brain(c >> s)); };
     y = (unsigned)half(16) << 16 | half(0);
 }
-static void sub_rn_f16x2(unsigned& y, unsigned a, unsigned b) {
-    const auto half = [&](int s) { return to_half(from_half(a >> s) - from_half(b >> s)); };
+static void fma_rn_f16x2(unsigned& y, unsigned a, unsigned b, unsigned c) {
+    const auto half = [&](int s) { return to_half(from_half(a >> s) * from_half(b >> s) + from_half(c >> s)); };
+    y = (unsigned)half(16) << 16 | half(0);
+}
+static void add_rn_f16x2(unsigned& y, unsigned a, unsigned b) {
+    const auto half = [&](int s) { return to_half(from_half(a >> s) + from_half(b >> s)); };
     y = (unsigned)half(16) << 16 | half(0);
 }
 template <class P> static void ld_4(unsigned& x, unsigned& y, unsigned& z, unsigned& w, P p) {
@@ -235,12 +250,9 @@ static char* dynamic_shared() { return shared_origin + 16; }
 static unsigned __cvta_generic_to_shared(const void* p) { return (unsigned)(static_cast<const char*>(p) - shared_origin); }
 static char* shared_pointer(unsigned address) { return shared_origin + (int)address; }
 static void cp_async_cg_shared_global(unsigned to, const void* from) {
-    copies[threadIdx.x].push_back({shared_pointer(to), from});
+    copies[threadIdx.x].add({shared_pointer(to), from});
 }
-static void cp_async_wait_all_() {
-    for (const Copy& each : copies[threadIdx.x]) std::memcpy(each.to, each.from, 16);
-    copies[threadIdx.x].clear();
-}
+static void cp_async_wait_all_() { finish(copies[threadIdx.x]); }
 
 // Lane 8m + r gives the address of row r of matrix m; lane 4g + t gets elements 2t and 2t + 1 of row or column g.
 template <bool Transposed> static void ldmatrix(unsigned* x, unsigned at) {
@@ -295,8 +307,6 @@ static void mma(float* c, const Fragments& mine) {
     }
 MMA(mma_sync_aligned_m16n8k16_row_col_f32_bf16_bf16_f32, from_brain)
 MMA(mma_sync_aligned_m16n8k16_row_col_f32_f16_f16_f32, from_half)
-
-#include "emulated_async.hpp"
 
 // --- launches
 

@@ -2,6 +2,9 @@
 // done, and arrive, as late as they may: when nothing else goes on. Products read their operands when they begin and when
 // they are waited for; their sums are NaN meanwhile, and stay so where an operand has changed, a sum was written, or a
 // matrix lies as is not known here. Not shown: a missing fence between threads' writes and products.
+#include <map>
+#include <unordered_map>
+#include <vector>
 
 // --- barriers in shared memory, by address, and those with a number
 
@@ -10,7 +13,7 @@ struct Phases {
     unsigned parity = 0;
 };
 static std::unordered_map<unsigned, Phases> phases;
-static std::vector<std::pair<unsigned, std::vector<Copy>>> arrivals;   // of copies under way, each at a barrier
+static std::vector<std::pair<unsigned, Copies>> arrivals;   // of copies under way, each at a barrier
 struct Numbered {
     int arrived = 0;
     unsigned generation = 0;
@@ -23,25 +26,23 @@ static void mbarrier_arrive_shared__cta_b64(unsigned at) {
     if (--barrier.left == 0) barrier.left = barrier.arrivals, barrier.parity ^= 1, goes_on = true;
 }
 static void cp_async_mbarrier_arrive_noinc_shared__cta_b64(unsigned at) {
-    arrivals.push_back({at, copies[threadIdx.x]});
-    copies[threadIdx.x].clear();
+    arrivals.push_back({at, std::exchange(copies[threadIdx.x], {})});
 }
 static void mbarrier_try_wait_parity_shared__cta_b64(unsigned at, unsigned parity, unsigned& yes) {
     yes = phases.at(at).parity != parity;
     if (!yes) let_others_run();
 }
 // Those that arrive where the first do that were begun; whether there are any.
-static bool finish_copies() {
+static bool finish_arrivals() {
     if (arrivals.empty()) return false;
-    auto left = std::move(arrivals);
-    arrivals.clear();
-    const unsigned first = left.front().first;
-    for (auto& [at, all] : left) {
-        if (at != first) {
-            arrivals.push_back({at, std::move(all)});
+    const auto all = std::exchange(arrivals, {});
+    for (auto [at, some] : all) {
+        if (at != all.front().first) {
+            arrivals.push_back({at, some});
             continue;
         }
-        for (const Copy& each : all) std::memcpy(each.to, each.from, 16);
+        finish(some);
+        free(some.all);
         mbarrier_arrive_shared__cta_b64(at);
     }
     return true;
@@ -144,11 +145,12 @@ struct Warpgroup {
 };
 static Warpgroup warpgroups[8];
 
-static void start_async(int threads) {
+static void start_warpgroups(int threads) {
     phases.clear(), arrivals.clear();
     for (Numbered& each : numbered) each = {};
     for (int w = 0; w < threads / 128; ++w) warpgroups[w] = {}, warpgroups[w].barrier.alive = 128;
 }
+static const bool is_async = (start_async = start_warpgroups, finish_async = finish_arrivals, true);
 // What a warpgroup does together, by the last of its threads.
 template <class F> static void as_one(F work) {
     Warpgroup& group = warpgroups[threadIdx.x / 128];

@@ -17,6 +17,7 @@ from trtc.backend.kernels.ops import (
     AppendAndAttend,
     ArgMax,
     DecodeAttention,
+    Dequantize,
     ExpertsInner,
     ExpertsOuter,
     FusedLinear,
@@ -114,8 +115,25 @@ def test_products_about_a_norm_mean_that_norm(stored: DType | None) -> None:
     w = rng.standard_normal((5, 288))
     x, parts = Input("x", f32[y.shape]), Input("squares", f32[squares.shape])
     reader = FusedLinear(x, Input("w", f32[5, 288]), squares=parts, eps=0.1)
-    got = reader.evaluate(z, w, None, None, None, squares)
+    got = reader.evaluate(z, w, None, None, None, squares, None)
     np.testing.assert_allclose(got, normal @ w.T, rtol=0, atol=1e-6)   # eps is rounded to f32
+
+
+@pytest.mark.parametrize("name", ["fused_linear, i4, zeros", "fused_linear, i8, groups", "fused_linear, f8"])
+def test_weights_of_few_bits_mean_what_their_scales_and_zeros_say(name: str) -> None:
+    """Each number by itself, as the formula has it."""
+    made = (seeded(name, f32, seed) for seed in range(40))
+    case = next(c for c in made if c.op.operands["weight"].shape == (40, 512) and c.tensors["scales"].ndim == 2)
+    q, scales = (case.tensors[key].astype(np.float64) for key in ("weight", "scales"))
+    zeros = case.tensors.get("zeros", np.zeros_like(scales)).astype(np.float64)
+    each = 512 // scales.shape[1]
+    weight = np.array([[(q[n, k] - zeros[n, k // each]) * scales[n, k // each] for k in range(512)] for n in range(40)])
+    given: dict[str, Any] = {k: v for k, v in case.op.operands.items() if k in ("weight", "scales", "zeros")}
+    whole = Case(Dequantize(**given), {}, {key: case.tensors[key] for key in given})
+    np.testing.assert_allclose(whole.evaluate(precise=True)[0], weight, rtol=1e-12)
+    plain = FusedLinear(Input("x", f32[512, 512]), **given)
+    tensors = {**whole.tensors, "x": np.eye(512, dtype=np.float32)}
+    np.testing.assert_allclose(Case(plain, {}, tensors).evaluate(precise=True)[0], weight.T, rtol=1e-12)
 
 
 def test_a_prompt_in_chunks_means_what_it_means_whole() -> None:
@@ -246,9 +264,23 @@ def for_norm(width: int, **other: Any) -> Op:
     ("make", "message"),
     [
         (lambda: FusedLinear(X, Input("w", bf16[8, 128])), "the last axis of x is 256, but the weight takes 128"),
-        (lambda: FusedLinear(X, Input("w", i8[8, 256])), "scales is absent, but must be bf16[8]"),
+        (
+            lambda: FusedLinear(X, Input("w", i8[8, 256])),
+            "scales is absent, but must be bf16[8], or bf16[8, G] with G a divisor of 256",
+        ),
+        (
+            lambda: FusedLinear(X, Input("w", f8e4m3[8, 256]), Input("s", bf16[8, 3])),
+            "scales is bf16[8, 3], but must be bf16[8], or bf16[8, G] with G a divisor of 256",
+        ),
+        (
+            lambda: FusedLinear(X, Input("w", i4[8, 256]), Input("s", bf16[8, 2]), zeros=Input("z", i8[8, 2])),
+            "zeros is i8[8, 2], but must be bf16[8, 2], as scales",
+        ),
+        (
+            lambda: Dequantize(Input("w", f8e4m3[8, 256]), Input("s", bf16[8,]), Input("z", bf16[8,])),
+            "cuda.fused_linear: weight is f8e4m3, but must be of integers where there are zeros",
+        ),
         (lambda: FusedLinear(X, Input("w", i4[8, 64])), "the last axis of x is 256, but the weight takes 64"),
-        (lambda: FusedLinear(Input("x", bf16[2, 64]), Input("w", i4[8, 64])), "K is 64, but must be a multiple of 128"),
         (lambda: FusedLinear(X, Input("w", f16[8, 256])), "weight is f16, but x is bf16"),
         (
             lambda: FusedLinear(X, W, activation="tanh"),
@@ -267,7 +299,7 @@ def for_norm(width: int, **other: Any) -> Op:
         (lambda: for_norm(16, bias=L), f"cuda.fused_linear: bias is {L.type}, but must be bf16[16]"),
         (lambda: FusedLinear(X, ODD, activation="silu"), "weight has 7 rows, but must have an even number"),
         (lambda: FusedLinear(X, W, None, Input("b", bf16[7,])), "bias is bf16[7], but must be bf16[8]"),
-        (lambda: FusedLinear(X, W, L), "weight is bf16, but must be i8 or i4 where there are scales"),
+        (lambda: FusedLinear(X, W, L), "weight is bf16, but must be i4, i8, f8e4m3 where there are scales"),
         (lambda: FusedLinear(X, Input("w", bf16[8])), "weight has rank 1, but must have rank 2"),
         (lambda: FusedLinear(X, Input("w", bf16["N", 256])), "weight is bf16[N, 256], but must be static"),
         (lambda: FusedLinear(Input("x", i32[2, 8]), W), "x is i32, but must be a float"),

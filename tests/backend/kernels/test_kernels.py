@@ -56,7 +56,7 @@ def test_it_compiles_and_takes_what_its_launch_passes(name: str) -> None:
 
 
 def test_all_architectures_are_named() -> None:
-    assert ARCHITECTURES == (80, 86, 89, 90, 120)
+    assert ARCHITECTURES == (80, 86, 89, 90, 100, 120)
     assert {k.architectures for k, _ in INSTANCES.values() if not k.specific} == {ARCHITECTURES}
     assert {k.name: k.architectures for k, _ in INSTANCES.values() if k.specific} == {"hopper_prefill_attention": (90,)}
 
@@ -139,7 +139,7 @@ def test_it_says_why_no_kernel_serves() -> None:
     assert find(RMSNorm(x, Weight("w", f32[20000])), 90) == "a row has 20000 elements, but must have 16384 at most"
     assert find(Bitcast(x, i32), 90) == "no kernel computes bitcast"
     small = RMSNorm(Input("x", f32["B", 8]), Weight("w", f32[8]))
-    assert find(small, 75) == "rms_norm is for architectures 80, 86, 89, 90, 120, not 75"
+    assert find(small, 75) == "rms_norm is for architectures 80, 86, 89, 90, 100, 120, not 75"
     assert KERNELS[RMSNorm][0].serves(Neg(x), 90) == "rms_norm computes rms_norm, not neg"
     table = Embedding(Weight("t", i8[4, 4]), Input("i", i32["B",]))
     assert find(table, 90) == "it is i8, but must be f32, f16 or bf16"

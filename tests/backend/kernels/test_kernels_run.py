@@ -6,13 +6,14 @@ and blocks, and not what a GPU alone can show: its memory model, and speed. benc
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import emulator
+import fuzz
 import numpy as np
 import pytest
 from kernel_cases import DTYPES, Case, seeded, serving, share_of_tolerance
@@ -20,14 +21,14 @@ from kernel_cases_plain import MAKES
 
 from trtc.backend import kernels as package
 from trtc.backend.kernels import KERNELS, Kernel
-from trtc.backend.kernels.ops import AppendAndAttend, PrefillAttention
+from trtc.backend.kernels.ops import AppendAndAttend, FusedLinear, PrefillAttention
 from trtc.ir.op import Array
 from trtc.ir.ops import Input, TopK
-from trtc.ir.types import DType, bf16, f16, f32, i32
+from trtc.ir.types import DType, bf16, f8e4m3, f16, f32, i4, i8, i32
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler, g++")
 OURS = Path(package.__file__).parent
-SEEDS = 8 if os.environ.get("TRTC_FUZZ") else 1
+SEEDS = 8 if fuzz.ALL else 1
 
 
 def chosen() -> Iterator[tuple[str, DType, int]]:
@@ -188,6 +189,29 @@ def test_steps_about_the_borders_of_blocks(window: int, tmp_path: Path) -> None:
     (kernel,) = serving(case, 90)
     got = emulator.run(kernel, case, tmp_path, multiprocessors=132)
     assert share_of_tolerance(case, got, case.evaluate(precise=True)) <= 1
+
+
+@pytest.mark.parametrize("dtype", [bf16, f16], ids=str)
+@pytest.mark.parametrize(("stored", "group"), [(i4, 128), (i8, 16), (f8e4m3, 128)], ids=str)
+def test_each_weight_of_few_bits_is_exact(stored: DType, group: int, dtype: DType, tmp_path: Path) -> None:
+    """All that 8 or 4 bits can be, picked by rows of x that have one 1; scales are powers of two, zeros of any size."""
+    rng, columns, shape = np.random.default_rng(0), np.arange(16) * 31, (16, 512 // group)
+    bits = rng.integers(0, 256, (16, 512))
+    bits[:, columns] = rng.permutation(256).reshape(16, 16)
+    x = np.zeros((16, 512), dtype.numpy)
+    x[np.arange(16), columns] = 1
+    tensors: dict[str, Array] = {"x": x, "scales": (2.0 ** rng.integers(-3, 4, shape)).astype(dtype.numpy)}
+    if stored == f8e4m3:
+        tensors["weight"] = np.where(bits & 127 == 127, 0, bits).astype(np.uint8).view(stored.numpy)   # no NaN
+    else:
+        limit = 1 << (stored.bits - 1)
+        tensors["weight"] = (bits % (2 * limit) - limit).astype(stored.numpy)
+        tensors["zeros"] = rng.integers(-limit, limit + 1, shape).astype(dtype.numpy)
+    types = {key: (stored if key == "weight" else dtype)[array.shape] for key, array in tensors.items()}
+    given: dict[str, Any] = {key: Input(key, of) for key, of in types.items()}
+    case = Case(FusedLinear(**given), {}, tensors)
+    (got,) = emulator.run(named("skinny_fused_linear", case), case, tmp_path)
+    np.testing.assert_array_equal(got, case.evaluate(precise=True)[0].astype(dtype.numpy))
 
 
 @pytest.mark.parametrize("stored", ["", ", i4"])

@@ -145,7 +145,7 @@ WHY: dict[str, tuple[str, Op, str]] = {
                 " time, which TensorRT has from 10.9 on"),
     "gpu": ("10.13", FusedLinear(FEW, Input("w", bf16[8, 64])), "its kernel is compiled for one GPU, but the target "
             "names none, as in tensorrt:10.13/sm90"),
-    "architecture": ("10.13/sm75", ArgMax(FEW), "argmax is for architectures 80, 86, 89, 90, 120, not 75"),
+    "architecture": ("10.13/sm75", ArgMax(FEW), "argmax is for architectures 80, 86, 89, 90, 100, 120, not 75"),
     "dtype": ("10.13/sm90", FusedLinear(Input("x", bf16[2, 128]), Input("w", i4[8, 128]), Input("s", bf16[8, 1])),
               "i4 tensors are none that plugins take; weight is i4, but must be bf16 as x"),
     "in place": ("10.13/sm90", RopeAndAppend(Input("qkv", bf16["B", 1, 512]), Input("k", CACHE), Input("v", CACHE),

@@ -18,7 +18,7 @@ from models import LIMITS, checkpoint
 import trtc
 from trtc.errors import MissingPackage, TrtcError
 from trtc.runtime.cuda import cublaslt
-from trtc.runtime.cuda.plan import read_plan
+from trtc.runtime.cuda.plan import read_plans
 
 AGAIN = "help: the engine is damaged: copy it again, or compile it again"
 
@@ -94,7 +94,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_allocated(
 
 def test_caches_that_do_not_fit(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = trtc.EngineBundle.open(engine)
-    plan = read_plan(bundle)
+    (plan,) = read_plans(bundle)
     cache = 64 * bundle.cache.bytes_per_token   # of one sequence
     driver = install(monkeypatch, FakeDriver(total=plan.weight_bytes + plan.scratch_bytes + cache + 4096))
     loaded = trtc.load(engine)
@@ -155,9 +155,10 @@ def test_plans_that_are_damaged_or_newer(
 
 def test_a_plan_that_is_no_json(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = engine / "rank0/plan.json"
-    file.write_bytes(b"?" * file.stat().st_size)
-    said = refused(engine, install(monkeypatch))
-    assert said == f"error: ENGINE/rank0/plan.json is damaged: it is no JSON\n  = {AGAIN}"
+    for content, why in ((b"?", "is no JSON"), (b"[]", "holds no object")):
+        file.write_bytes(content.ljust(file.stat().st_size))
+        said = refused(engine, install(monkeypatch))
+        assert said == f"error: ENGINE/rank0/plan.json is damaged: it {why}\n  = {AGAIN}"
 
 
 def test_weights_whose_header_is_damaged(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
