@@ -197,6 +197,10 @@ def test_limits(given: dict[str, Any], limits: tuple[int, int, int], tmp_path: P
     ("options", "message"),
     [
         ({"max_batch_size": 0}, "max_batch_size is 0, but must be at least 1"),
+        (
+            {"max_seq_len": 2**31},
+            "max_seq_len is 2147483648, but must be at most 2147483647, as sizes are 32-bit integers",
+        ),
         ({"max_seq_len": -5}, "max_seq_len is -5, but must be at least 1"),
         ({"max_input_len": 49}, "max_input_len is 49, but must not exceed max_seq_len, 48"),
         ({"dtype": "float61"}, (

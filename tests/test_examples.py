@@ -47,6 +47,12 @@ def test_opt_loads_it(tmp_path: Path) -> None:
     ]
 
 
+def test_its_docstring_is_its_page(tmp_path: Path) -> None:
+    done = trtc(tmp_path, "passes", "expand-swiglu", "--load", EXAMPLE)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "swiglu(gate, up)  ->  gate * sigmoid(gate) * up" in done.stdout
+
+
 def test_compile_loads_it(tmp_path: Path) -> None:
     options = ("--target", "onnx", "--load", EXAMPLE, "--passes", "fuse,expand-swiglu")
     done = trtc(tmp_path, "compile", MODEL, "-o", "mine", *options)

@@ -20,10 +20,11 @@ from trtc.frontend import DTYPES, Compilable, Limits, dtype_of, open_checkpoint
 from trtc.ir.graph import Graph
 from trtc.passes import Pipeline
 from trtc.passes.pipeline import Observer
-from trtc.plugins import load_file, load_installed
+from trtc.plugins import load_all
 from trtc.runtime.bundle import EngineBundle
 
 LONGEST = 4096   # tokens of a sequence where nothing is said, if the model takes as many
+GREATEST = 2**31 - 1   # of any size
 
 
 @dataclass(frozen=True)
@@ -103,9 +104,7 @@ def plan(
 
     Args: as of `compile`.
     """
-    load_installed()
-    for file in load:
-        load_file(file)
+    load_all(load)
     to = find_target(target or default_target())
     options = _options(to, tensorrt)
     pipeline = _pipeline(passes, to, model.limits, options, paged_kv_cache)
@@ -142,8 +141,9 @@ def _limits(checkpoint: Compilable, batch: int, inputs: int, tokens: int) -> Lim
     tokens = tokens or min(checkpoint.config.max_position_embeddings, LONGEST)
     inputs = inputs or tokens
     for name, number in (("max_batch_size", batch), ("max_input_len", inputs), ("max_seq_len", tokens)):
-        if number < 1:
-            raise TrtcError(f"{name} is {number}, but must be at least 1")
+        if not 1 <= number <= GREATEST:
+            want = "at least 1" if number < 1 else f"at most {GREATEST}, as sizes are 32-bit integers"
+            raise TrtcError(f"{name} is {number}, but must be {want}")
     positions = checkpoint.config.max_position_embeddings
     if checkpoint.config.learned_positions and tokens > positions:
         want = f"must not exceed {positions}, the positions that the model has learned"
@@ -175,7 +175,7 @@ def compile(
         max_input_len: new tokens of a sequence in one call at most; max_seq_len where 0.
         max_seq_len: tokens of a sequence in all at most; the model's positions, up to 4096, where 0.
         passes: the pipeline before the target's own passes, which always follow it.
-        load: Python files whose passes the pipeline may name.
+        load: Python files whose passes the pipeline may name, whose family the model may be of.
         all_logits: give the logits of every token instead of the last of each sequence.
         paged_kv_cache: the KV cache is a pool of pages, which sequences get as they grow: target cuda.
         observers: told of each pass as it has run.
@@ -184,13 +184,13 @@ def compile(
         tensorrt: what TensorRT's builder is told.
     Errors: a TrtcError where the checkpoint, an option or this machine refuses; nothing half-written stays.
     """
+    load_all(load)   # first: a family may be among what they bring
     model = read_model(
         path, dtype=dtype, max_batch_size=max_batch_size, max_input_len=max_input_len, max_seq_len=max_seq_len,
         all_logits=all_logits,
     )   # fmt: skip
     made = plan(
-        model, target=target, passes=passes, load=load, observers=observers, tensorrt=tensorrt,
-        paged_kv_cache=paged_kv_cache,
+        model, target=target, passes=passes, observers=observers, tensorrt=tensorrt, paged_kv_cache=paged_kv_cache,
     )   # fmt: skip
     return build(made, out, threads=threads, progress=progress)
 

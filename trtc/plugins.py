@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 import traceback
+from collections.abc import Iterable
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -34,7 +35,18 @@ def load_file(path: str | Path) -> None:
         raise TrtcError(f"{path} cannot be loaded: {type(error).__name__}: {error}", *at[-1:]) from None
 
 
+def load_all(files: Iterable[str | Path] | None) -> None:
+    """Make what installed packages bring known, and what is in these files."""
+    load_installed()
+    for file in files or ():
+        load_file(file)
+
+
 def load_installed() -> None:
     """Import the modules that installed packages announce under ``trtc.passes``."""
     for entry in entry_points(group=GROUP):
-        entry.load()
+        try:
+            entry.load()
+        except Exception as error:
+            what = f"{entry.value}, which an installed package announces under {GROUP}, cannot be loaded"
+            raise TrtcError(f"{what}: {type(error).__name__}: {error}") from None

@@ -19,7 +19,7 @@ from trtc.compiler import Plan, finish, read_model
 from trtc.errors import TrtcError
 from trtc.ir.text import parse
 from trtc.passes import Pipeline
-from trtc.plugins import load_file, load_installed
+from trtc.plugins import load_all
 from trtc.runtime.bundle import EngineBundle
 
 
@@ -71,10 +71,8 @@ def _way(old: EngineBundle) -> Exchange:
 def _plan(old: EngineBundle, path: str | Path, load: Sequence[str | Path]) -> Plan:
     """What the old engine's pipeline makes of the new checkpoint."""
     logits = next(t for t in old.ranks[0].outputs if t.name == "logits")
+    load_all(load)
     model = read_model(path, dtype=old.dtype, **asdict(old.limits), all_logits=len(logits.shape) > 2)
-    load_installed()
-    for file in load:
-        load_file(file)
     pipeline = Pipeline.parse(old.pipeline)
     target = find_target(f"{old.target.name}:{old.target.version}")
     return Plan(model, target, pipeline, pipeline.run(model.graph), Options.read(old.builder))

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias, get_type_hints
 
 from trtc.backend.kernels.launch import Launch
 from trtc.backend.kernels.nvrtc import Binary, compile_source
+from trtc.backend.kernels.ptx import check
 from trtc.errors import TrtcError
 from trtc.ir.op import Op
 
@@ -60,8 +61,10 @@ class Kernel:
         return compile_source(self.source, self.launch(op).defines, architecture, self.specific)
 
     def machine_code(self, launch: Launch, architecture: int) -> bytes:
-        """The machine code for a launch of it."""
-        return compile_source(self.source, launch.defines, architecture, self.specific).cubin
+        """The machine code for a launch of it, which passes what the kernel takes."""
+        made = compile_source(self.source, launch.defines, architecture, self.specific)
+        check(made.ptx, launch)
+        return made.cubin
 
 
 KERNELS: dict[type[Op], list[Kernel]] = {}
@@ -83,8 +86,10 @@ def kernel(
     """
 
     def register(rule: LaunchRule) -> LaunchRule:
-        (parameter, *_) = inspect.signature(rule).parameters
-        kind: type[Op] = get_type_hints(rule)[parameter]
+        parameter = next(iter(inspect.signature(rule).parameters), "")
+        kind: type[Op] | None = get_type_hints(rule).get(parameter)
+        if kind is None:
+            raise TrtcError(f"launch rule {rule.__name__} must state the kind of op that it takes: rule(op: Add)")
         path = Path(inspect.getfile(rule)).parent / source
         if not path.is_file():
             raise TrtcError(f"kernel {rule.__name__} names the source {source}, but {path} is no file")

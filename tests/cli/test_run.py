@@ -222,8 +222,8 @@ def test_no_file_can_be_written_there(trtc_: Trtc, tmp_path: Path) -> None:
         tmp_path / "file" / "x": f"{tmp_path / 'file' / 'x'} cannot be written: {tmp_path / 'file'} is not a folder",
     }.items():
         assert trtc_("dump", MODEL, "-o", place) == (2, "", f"error: {text}\n")
-    code, _, said = trtc_("dump", MODEL, "-o", tmp_path / ("x" * 300))
-    assert code == 2 and said.endswith(": file name too long\n")
+    long = tmp_path / ("x" * 300)
+    assert trtc_("dump", MODEL, "-o", long) == (2, "", f"error: {long} cannot be written: file name too long\n")
 
 
 def test_help_lists_every_command_with_its_line(trtc_: Trtc) -> None:

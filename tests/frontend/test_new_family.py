@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import models
@@ -39,3 +42,17 @@ def test_the_family_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     bundle = trtc.compile(tmp_path / "model", tmp_path / "engine", target="onnx", **LIMITS)
     assert bundle.source.architecture == "HeronForCausalLM"
     np.testing.assert_allclose(models.engine_logits(bundle, case), logits, rtol=0, atol=5e-5)
+
+
+def test_a_file_that_is_loaded_may_bring_it(tmp_path: Path) -> None:
+    (code,) = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    (tmp_path / "heron.py").write_text(code)
+    file = models.write(KNOWN["heron"], tmp_path / "model") / "config.json"
+    config = json.loads(file.read_text()) | {"architectures": ["HeronForCausalLM"], "local_window": 4}
+    file.write_text(json.dumps(config))
+    for command in ("compile model --dry-run --target onnx", "dump model"):
+        done = subprocess.run(
+            [sys.executable, "-m", "trtc", *command.split(), "--load", "heron.py"], cwd=tmp_path, capture_output=True,
+            text=True, check=False, env={**os.environ, "PYTHONPATH": str(PAGE.parents[1])},
+        )   # fmt: skip
+        assert done.returncode == 0, done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -18,6 +19,7 @@ GRAPH = "graph.trtc"
 
 def read_graph(file: Path) -> Graph:
     """The graph in a text file; of stdin for ``-``."""
+    from trtc.ir.errors import ParseError
     from trtc.ir.text import parse
 
     import_module("trtc.backend.targets")   # the targets' own ops may stand in the text
@@ -29,6 +31,10 @@ def read_graph(file: Path) -> Graph:
         raise TrtcError(f"{file} does not exist, but must be a graph as text") from None
     except IsADirectoryError:
         raise TrtcError(f"{file} is a folder, but must be a graph as text", "help: trtc dump writes one") from None
+    except ParseError as error:
+        if re.match(r"unknown op `\w+\.", error.message):
+            error.facts = (*error.facts, "help: --load FILE, if it is an op of yours")
+        raise
     except UnicodeDecodeError:
         raise TrtcError(f"{file} is not UTF-8, but must be a graph as text") from None
 

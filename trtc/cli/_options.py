@@ -14,7 +14,7 @@ MaxBatchSize = Annotated[int, typer.Option(metavar="N", help="Sequences of a bat
 MaxInputLen = Annotated[int, typer.Option(metavar="N", help="New tokens of a sequence in one call; 0: --max-seq-len.")]
 MaxSeqLen = Annotated[int, typer.Option(metavar="N", help="Tokens of a sequence at most; 0: the model's, up to 4096.")]
 Passes = Annotated[str, typer.Option("--passes", "-p", metavar="PIPELINE", help="Passes, by commas; see trtc passes.")]
-Load = Annotated[list[Path] | None, typer.Option(metavar="FILE", help="A Python file with passes; may be repeated.")]
+Load = Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Python: passes, kernels, families; repeatable.")]
 AllLogits = Annotated[bool, typer.Option("--all-logits", help="Logits of every token, not of each sequence's last.")]
 Explain = Annotated[bool, typer.Option("--explain", help="Say which rules applied and which skipped, and why.")]
 Check = Annotated[bool, typer.Option("--check", help="Evaluate before and after each pass and compare.")]

@@ -112,15 +112,17 @@ def write_atomically(file: Path, text: str) -> None:
     Of a link, the file that it names is written. What is no file, such as a pipe or /dev/null, stays what it is.
     """
     real = Path(os.path.realpath(file))
-    if real.is_dir():
+    if os.path.isdir(real):
         raise TrtcError(f"{file} is a folder, but must be a file")
-    if real.exists() and not real.is_file():
+    if os.path.exists(real) and not os.path.isfile(real):
         real.write_text(text, encoding="utf-8")
         return
     try:
         descriptor, name = tempfile.mkstemp(dir=real.parent, prefix=f".{real.name}.")
     except (FileNotFoundError, NotADirectoryError):
         raise TrtcError(f"{file} cannot be written: {file.parent} is not a folder") from None
+    except OSError as error:
+        raise TrtcError(f"{file} cannot be written: {(error.strerror or '').lower()}") from None
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
             stream.write(text)

@@ -56,18 +56,20 @@ def compile(
 ) -> None:   # fmt: skip
     """Compile a checkpoint to an engine."""
     from trtc.compiler import plan, read_model
+    from trtc.plugins import load_all
 
     if not output and not dry_run:
         raise TrtcError("there is no -o, but it must say where the engine goes", "help: -o ENGINE_DIR, or --dry-run")
     start, given = time.perf_counter(), tensorrt.options(workers or 0)
     target = with_plugins(target) if plugins else target
+    load_all(load)   # first: a family may be among what they bring
     model = read_model(
         model_dir, dtype=dtype, max_batch_size=max_batch_size * max_beam_width, max_input_len=max_input_len,
         max_seq_len=max_seq_len, all_logits=all_logits,
     )   # fmt: skip
     with explaining(explain):
         made = plan(
-            model, target=target, passes=passes, load=load or [], observers=_observers(model, dump_ir, check),
+            model, target=target, passes=passes, observers=_observers(model, dump_ir, check),
             tensorrt=given, paged_kv_cache=paged_kv_cache,
         )   # fmt: skip
     if dry_run or not output:

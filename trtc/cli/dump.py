@@ -31,11 +31,15 @@ def dump(
     max_input_len: options.MaxInputLen = 0,
     max_seq_len: options.MaxSeqLen = 0,
     all_logits: options.AllLogits = False,
+    load: options.Load = None,
 ) -> None:
     """Print the graph of a model or an engine.
 
     Of a checkpoint: as it is imported, or at a later --stage. Of an engine: the graph it was built from.
     """
+    from trtc.plugins import load_all
+
+    load_all(load)
     if (folder / "engine.json").is_file():
         if stage or target or dtype:
             raise TrtcError(f"{folder} is an engine, which has no --stage, --target or --dtype, but a model has")

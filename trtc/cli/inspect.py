@@ -32,6 +32,7 @@ def inspect(
     profile: Profile = False,
     inspector: Inspector = None,
     times: Times = None,
+    load: options.Load = None,
     as_json: options.Json = False,
 ) -> None:
     """Show what an engine is: target, inputs and outputs, sizes, ops; its layers, and where its time goes.
@@ -39,9 +40,11 @@ def inspect(
     What TensorRT has fused is shown by --layers: each layer of the engine with the ops it was made of. On a GPU,
     --profile adds the time of a run beside bytes, operations and the least time that the hardware needs for them.
     """
+    from trtc.plugins import load_all
     from trtc.runtime.bundle import EngineBundle
 
     bundle = EngineBundle.open(engine_dir, verify=False)
+    load_all(load)
     graph = engine_graph(engine_dir)
     if profile or times:
         found = engine_layers(bundle, graph, inspector)

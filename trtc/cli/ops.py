@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from trtc.cli import _options as options
 from trtc.cli._table import first_line, table
 from trtc.errors import TrtcError
 
@@ -18,14 +19,14 @@ if TYPE_CHECKING:
 Name = Annotated[str, typer.Argument(metavar="[NAME]", help="Show all about this one.")]
 
 
-def ops(name: Name = "") -> None:
+def ops(name: Name = "", load: options.Load = None) -> None:
     """List the ops, or show one: what it means, its operands and attributes."""
     from trtc.ir.errors import nearest
     from trtc.ir.op import OPS, Result
-    from trtc.plugins import load_installed
+    from trtc.plugins import load_all
 
     import_module("trtc.backend.targets")   # the targets' own ops
-    load_installed()
+    load_all(load)
     known = {n: kind for n, kind in sorted(OPS.items()) if kind is not Result}
     if not name:
         print(table((n, first_line(kind)) for n, kind in known.items()))

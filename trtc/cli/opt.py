@@ -31,11 +31,9 @@ def opt(
     """Run passes on a graph and print what becomes of it."""
     from trtc.passes import Pipeline
     from trtc.passes.observe import Check, PrintAfterAll
-    from trtc.plugins import load_file, load_installed
+    from trtc.plugins import load_all
 
-    load_installed()
-    for each in load or []:
-        load_file(each)
+    load_all(load)
     graph = read_graph(file)
     pipeline = Pipeline.parse(passes)
     observers = [*([PrintAfterAll(sys.stderr)] if print_after_all else []), *([Check()] if check else [])]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, get_type_hints
 
 import typer
 
+from trtc.cli import _options as options
 from trtc.cli._table import first_line, table
 from trtc.errors import TrtcError
 
@@ -19,14 +20,14 @@ if TYPE_CHECKING:
 Name = Annotated[str, typer.Argument(metavar="[NAME]", help="Show all about this one.")]
 
 
-def passes(name: Name = "") -> None:
+def passes(name: Name = "", load: options.Load = None) -> None:
     """List the passes and presets, or show one."""
     from trtc.ir.errors import nearest
     from trtc.passes import PASSES, PRESETS
-    from trtc.plugins import load_installed
+    from trtc.plugins import load_all
 
     import_module("trtc.backend.targets")   # the targets' own passes
-    load_installed()
+    load_all(load)
     if not name:
         print(_list())
     elif name in PRESETS:
