@@ -79,7 +79,11 @@ def emulate(patch: pytest.MonkeyPatch) -> None:
     """Have kernels described, not compiled: the emulator counts their parameters, where there is no PTX that does."""
     module = import_module("trtc.backend.kernels.kernel")
     patch.setattr(module, "compile_source", emulated_source)
-    patch.setattr(module, "check", lambda ptx, launch: None)
+
+    def unchecked(*_: object) -> None:
+        pass
+
+    patch.setattr(module, "check", unchecked)
 
 
 def compile_emulated(patch: pytest.MonkeyPatch, model: Path, out: Path, dtype: str, **given: Any) -> trtc.EngineBundle:
