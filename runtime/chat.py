@@ -51,14 +51,12 @@ class ChatTemplate:
         Errors:
             TrtcError: the template refuses the messages.
         """
-        from jinja2 import TemplateError
-
         plain = [dict(message) for message in messages]
         try:
             return self._template.render(
                 messages=plain, tools=None, documents=None, add_generation_prompt=True, **self._tokens
             )
-        except TemplateError as error:
+        except Exception as error:   # it is a program, of the checkpoint's
             raise TrtcError(f"the chat template refuses the messages: {error}") from None
 
 

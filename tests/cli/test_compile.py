@@ -203,6 +203,12 @@ def test_mistakes_exit_with_2(
     assert sorted(f.name for f in tmp_path.rglob("*")) == ["bad.py", "letter", "other"]
 
 
+def test_graphs_go_into_a_folder(trtc_: Trtc, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    said = trtc_("compile", MODEL, "--dry-run", *ONNX, "--dump-ir", tmp_path / "file")
+    assert said == (2, "", f"error: {tmp_path / 'file'}: file exists\n")
+
+
 def test_there_must_be_an_output(trtc_: Trtc) -> None:
     message = "error: there is no -o, but it must say where the engine goes\n  = help: -o ENGINE_DIR, or --dry-run\n"
     assert trtc_("compile", MODEL) == (2, "", message)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 from commandline import Trtc
-from emulated_cuda import compile_emulated, emulated_source, install
+from emulated_cuda import compile_emulated, emulate, install
 from fake_cuda import FakeDriver
 
 from trtc.cli import _layers
@@ -73,7 +72,7 @@ def test_a_paged_cache(trtc_: Trtc, monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 def test_an_engine_for_several_architectures(trtc_: Trtc, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What ``trtc compile`` and ``trtc inspect`` say of it; phases are numbered through all plans."""
-    monkeypatch.setattr(import_module("trtc.backend.kernels.kernel"), "compile_source", emulated_source)
+    emulate(monkeypatch)
     given = ("--target", "cuda:90,80", "--max-batch-size", 1, "--max-input-len", 8, "--max-seq-len", 16)
     code, out, _ = trtc_("compile", MODEL, "--dry-run", *given)
     assert code == 0 and out.startswith("target    cuda:80,90\n") and ",legalize{target=cuda:80,90}," in out

@@ -94,6 +94,7 @@ def test_no_template(shared_models: Path, tmp_path: Path) -> None:
     ("source", "text"),
     [
         ("{% for %}", "error: the chat template cannot be read: Expected an expression, got 'end of statement block'"),
+        ("{{ 1 // 0 }}", "error: the chat template refuses the messages: integer division or modulo by zero"),
         ("{{ raise_exception('no system') }}", "error: the chat template refuses the messages: no system"),
         (
             "{{ ''.__class__.__mro__ }}",

@@ -68,7 +68,7 @@ COMMON = {"quiet": Quiet, "verbose": Verbose, "log_json": LogJson}
 # the machine refuses, and the user can do something about it
 REFUSALS = {
     errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EPERM, errno.EROFS,
-    errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EMFILE,
+    errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EMFILE,
 }   # fmt: skip
 
 
