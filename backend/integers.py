@@ -10,10 +10,8 @@ from typing import NamedTuple
 from trtc.backend.ranges import range_of
 from trtc.ir.errors import IRError
 from trtc.ir.op import Value
-from trtc.ir.ops import Add, Broadcast, Cast, Concat, Constant, Mul, Neg, Reshape, Slice, Sub, Transpose, scalar
+from trtc.ir.ops import Add, Cast, Concat, Constant, Mul, Neg, Reshape, Slice, Sub, Transpose, repeated, scalar
 from trtc.ir.types import DType, f8e4m3, i4, i8, i32
-
-LIMITS = {i4: 8, i8: 128}   # a type has the integers from -limit to limit - 1
 
 
 @dataclass(frozen=True)
@@ -49,8 +47,8 @@ class Integers:
     def by_row(self) -> Integers:
         """The same, with scales for each row."""
         each = self.block[0]
-        zero, offset = (x and _repeated(x, each, 0) for x in (self.zero, self.offset))
-        return replace(self, scale=_repeated(self.scale, each, 0), zero=zero, offset=offset)
+        zero, offset = (x and repeated(x, 0, each) for x in (self.zero, self.offset))
+        return replace(self, scale=repeated(self.scale, 0, each), zero=zero, offset=offset)
 
     def moved(self, move: Callable[[Value], Value]) -> Integers:
         """The same elsewhere, where all of it moves alike."""
@@ -146,10 +144,10 @@ def _alike(parts: list[Integers]) -> list[Integers]:
     found: list[Integers] = []
     for part in parts:
         none = Mul(part.scale, scalar(0, part.scale.dtype)) if shifted else None
-        each = most // _numbers(part.scale)[-1]
-        zero, offset = (x and _repeated(x, each, -1) for x in (part.zero, part.offset or none))
+        last, each = part.scale.type.rank - 1, most // _numbers(part.scale)[-1]
+        zero, offset = (x and repeated(x, last, each) for x in (part.zero, part.offset or none))
         q, dtype = (Cast(part.q, i8), i8) if mixed else (part.q, part.dtype)
-        found.append(Integers(q, _repeated(part.scale, each, -1), zero, offset, dtype))
+        found.append(Integers(q, repeated(part.scale, last, each), zero, offset, dtype))
     return found
 
 
@@ -228,7 +226,8 @@ def _fitted(q: Value, zeros: Value | None, number: int) -> _Stored | None:
     if found is None or of_zeros is None:
         return None
     low, high = (each - number for each in found)
-    for dtype, limit in LIMITS.items():
+    for dtype in (i4, i8):
+        limit = -dtype.span[0]
         for half in (0, limit) if low >= 0 else (0,):
             fits = low - half >= -limit and high - half < limit
             if zeros is None and fits:
@@ -255,17 +254,6 @@ def _number(value: Value) -> int | None:
             return _number(x)
         case _:
             return None
-
-
-def _repeated(x: Value, each: int, axis: int) -> Value:
-    """Each number of an axis so many times."""
-    if each == 1:
-        return x
-    shape = list(_numbers(x))
-    at = axis % len(shape) + 1
-    apart, spread = ((*shape[:at], size, *shape[at:]) for size in (1, each))
-    shape[axis] *= each
-    return Reshape(Broadcast(Reshape(x, apart), spread), tuple(shape))
 
 
 def _sizes(of: Value) -> tuple[int, int]:

@@ -23,7 +23,7 @@ from trtc.ir.ops import (
 from trtc.ir.types import i4, i8, u8
 
 Range = tuple[int, int]
-WHOLE = {i4: (-8, 7), i8: (-128, 127), u8: (0, 255)}
+NARROW = (i4, i8, u8)   # types that say something by themselves
 
 
 def range_of(x: Value) -> Range | None:
@@ -34,7 +34,7 @@ def range_of(x: Value) -> Range | None:
     >>> range_of(low), range_of(Sub(Cast(low, i8), scalar(8, i8))), range_of(Mul(low, scalar(17, u8)))
     ((0, 15), (-8, 7), (0, 255))
     """
-    found, whole = _found(x), WHOLE.get(x.dtype)
+    found, whole = _found(x), x.dtype.span if x.dtype in NARROW else None
     if found and whole and not (whole[0] <= found[0] and found[1] <= whole[1]):
         return whole   # it may have wrapped around
     return found or whole

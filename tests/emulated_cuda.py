@@ -8,7 +8,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -92,6 +92,17 @@ def compile_emulated(patch: pytest.MonkeyPatch, model: Path, out: Path, dtype: s
     options: dict[str, Any] = {"target": "cuda:90", **given}
     trtc.compile(model, out, dtype=dtype, **options)
     return trtc.EngineBundle.open(out)
+
+
+def change_plan(engine: Path, edit: Callable[[dict[str, Any]], None]) -> None:
+    """Change plan.json, and the size that engine.json says."""
+    plan, said = engine / "rank0/plan.json", engine / "engine.json"
+    document = json.loads(plan.read_text())
+    edit(document)
+    plan.write_text(json.dumps(document))
+    bundle = json.loads(said.read_text())
+    bundle["files"]["rank0/plan.json"]["bytes"] = plan.stat().st_size
+    said.write_text(json.dumps(bundle))
 
 
 def install(patch: pytest.MonkeyPatch, driver: FakeDriver | None = None, **options: Any) -> FakeDriver:

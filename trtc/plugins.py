@@ -6,6 +6,7 @@ import importlib.util
 import sys
 import traceback
 from collections.abc import Iterable
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -42,8 +43,9 @@ def load_all(files: Iterable[str | Path] | None) -> None:
         load_file(file)
 
 
+@cache
 def load_installed() -> None:
-    """Import the modules that installed packages announce under ``trtc.passes``."""
+    """Import the modules that installed packages announce under ``trtc.passes``, once a process."""
     for entry in entry_points(group=GROUP):
         try:
             entry.load()

@@ -9,7 +9,7 @@ from trtc.errors import TrtcError
 from trtc.frontend.config import Keys
 from trtc.frontend.weights import PLAIN, Expression, Fetch, Source
 from trtc.ir.op import Value
-from trtc.ir.ops import Broadcast, Cast, Concat, Mul, Reshape, Slice, Sub
+from trtc.ir.ops import Cast, Concat, Mul, Reshape, Slice, Sub, repeated
 from trtc.ir.types import DType, f32
 
 
@@ -130,8 +130,8 @@ def scaled(q: Value, scale: Value, zero: Value | None = None, block: Block | Non
     if block and blocks_of(rows, columns, block) == (down, across):
         for axis, whole in enumerate((rows, columns)):
             if whole % block[axis]:
-                scale = _repeated(scale, axis, block[axis], whole)
-                zero = zero and _repeated(zero, axis, block[axis], whole)
+                scale = Slice(repeated(scale, axis, block[axis]), axis, 0, whole)
+                zero = zero and Slice(repeated(zero, axis, block[axis]), axis, 0, whole)
                 down, across = _sizes(scale)
     axes = (_split(down, rows // down), _split(across, columns // across))
     each, blocks = (tuple(n for axis in axes for n in axis[which]) for which in (0, 1))
@@ -143,14 +143,6 @@ def scaled(q: Value, scale: Value, zero: Value | None = None, block: Block | Non
 def _split(count: int, size: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """An axis of so many blocks of a size: of what has one number a block, and of what has them all."""
     return ((count, 1), (count, size)) if count > 1 and size > 1 else ((count,), (count * size,))
-
-
-def _repeated(x: Value, axis: int, size: int, whole: int) -> Value:
-    """Each number of an axis so many times, the last ones of them as often as there is room."""
-    shape = list(_sizes(x))
-    apart, spread = ([*shape[: axis + 1], n, *shape[axis + 1 :]] for n in (1, size))
-    shape[axis] *= size
-    return Slice(Reshape(Broadcast(Reshape(x, tuple(apart)), tuple(spread)), tuple(shape)), axis, 0, whole)
 
 
 def _as(x: Value, shape: tuple[int, ...]) -> Value:

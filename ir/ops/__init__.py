@@ -40,7 +40,7 @@ from trtc.ir.ops.norm import LayerNorm, RMSNorm
 from trtc.ir.ops.packed import PackedAttention, PackedKVCacheUpdate
 from trtc.ir.ops.reduce import Reduce, ReduceMax, ReduceMean, ReduceSum, Softmax
 from trtc.ir.ops.rope import Rope
-from trtc.ir.ops.shape import Broadcast, Concat, Gather, Reshape, Slice, Transpose, product
+from trtc.ir.ops.shape import Broadcast, Concat, Gather, Reshape, Slice, Transpose, product, repeated
 
 __all__ = [
     "GELU",
@@ -107,6 +107,7 @@ __all__ = [
     "Where",
     "broadcast",
     "product",
+    "repeated",
     "same_dtype",
     "scalar",
     "soft_cap",

@@ -104,6 +104,15 @@ class Concat(Op, name="concat"):
         return np.concatenate(parts, self.axis)
 
 
+def repeated(x: Value, axis: int, times: int) -> Value:
+    """Each index of an axis of static size so many times, one behind the other, as ``np.repeat``."""
+    if times == 1:
+        return x
+    before, count, behind = x.shape[:axis], x.shape[axis], x.shape[axis + 1 :]
+    apart, spread = ((*before, count, n, *behind) for n in (1, times))
+    return Reshape(Broadcast(Reshape(x, apart), spread), (*before, count * times, *behind))
+
+
 def _but(shape: tuple[Size, ...], axis: int) -> tuple[Size, ...]:
     return (*shape[:axis], *shape[axis + 1 :])
 

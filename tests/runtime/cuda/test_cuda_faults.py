@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from emulated_cuda import compile_emulated, install
+from emulated_cuda import change_plan, compile_emulated, install
 from fake_cuda import CUresult, Failure, FakeDriver
 from models import LIMITS, checkpoint
 
@@ -42,17 +42,6 @@ def refused(engine: Path, driver: FakeDriver, call: Callable[[], object] | None 
     gc.collect()
     assert not driver.memory and not driver.pinned
     return said
-
-
-def change(engine: Path, edit: Callable[[dict[str, Any]], None]) -> None:
-    """Change plan.json, and the size that engine.json says."""
-    plan, said = engine / "rank0/plan.json", engine / "engine.json"
-    document = json.loads(plan.read_text())
-    edit(document)
-    plan.write_text(json.dumps(document))
-    bundle = json.loads(said.read_text())
-    bundle["files"]["rank0/plan.json"]["bytes"] = plan.stat().st_size
-    said.write_text(json.dumps(bundle))
 
 
 def test_machine_code_of_another_gpu(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +137,7 @@ def test_plans_that_are_damaged_or_newer(
     plan = json.loads((engine / "rank0/plan.json").read_text())
     names = (a["name"] for a in plan["phases"][0]["steps"][0]["arguments"] if a.get("at") == "weight")
     message = message.replace("COUNT", str(len(plan["kernels"]))).replace("NAME", next(names))
-    change(engine, edit)
+    change_plan(engine, edit)
     said = refused(engine, install(monkeypatch))
     assert said.removeprefix("error: ENGINE/rank0/plan.json").strip() == message.strip()
 
@@ -176,7 +165,7 @@ def test_weights_of_another_size(engine: Path, monkeypatch: pytest.MonkeyPatch) 
         tensors = plan["weights"]["tensors"]
         tensors[min(tensors)]["bytes"] += 4
 
-    change(engine, edit)
+    change_plan(engine, edit)
     said = refused(engine, install(monkeypatch))
     assert said.startswith("error: ENGINE/rank0/weights.safetensors has ") and said.endswith(AGAIN)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from emulated_cuda import compile_emulated, install
+from emulated_cuda import change_plan, compile_emulated, install
 from emulated_cuda import kernels as emulated
 from fake_cuda import FakeDriver, Kernels
 from models import LIMITS, checkpoint
@@ -116,13 +116,7 @@ def newer(listed: dict[str, Any]) -> None:
 def test_lists_of_plans_that_are_damaged_or_newer(
     engine: Path, monkeypatch: pytest.MonkeyPatch, edit: Callable[[dict[str, Any]], None], message: str
 ) -> None:
-    file, said = engine / "rank0/plan.json", engine / "engine.json"
-    listed = json.loads(file.read_text())
-    edit(listed)
-    file.write_text(json.dumps(listed))
-    bundle = json.loads(said.read_text())
-    bundle["files"]["rank0/plan.json"]["bytes"] = file.stat().st_size
-    said.write_text(json.dumps(bundle))
+    change_plan(engine, edit)
     with pytest.raises(TrtcError) as caught:
         loaded(monkeypatch, engine, (8, 0))
     assert str(caught.value).removeprefix(f"error: {engine}/rank0/") == message
